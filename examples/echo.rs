@@ -1,0 +1,42 @@
+//! Sends every message back to whoever sent it, text or binary, on every path.
+//!
+//! Run: `cargo run --release --example echo -- 127.0.0.1:9001`
+//! Try: `websocat ws://127.0.0.1:9001/`, or in a browser's console:
+//!      `s = new WebSocket("ws://127.0.0.1:9001/"); s.onmessage = e => console.log(e.data); s.onopen = () => s.send("Bonjour")`
+//!
+//! Conformance and speed are measured with it, so its limits are opened wide.
+
+use pousse::{
+    Answer, CloseCode, Config, ConnId, Context, Error, Handler, Message, Reads, Request, Server,
+};
+
+struct Echo;
+
+impl Handler for Echo {
+    fn on_message(&mut self, conn: ConnId, message: Message<'_>, ctx: &mut Context<'_>) {
+        if ctx.send(conn, message).is_err() {
+            // It sends and does not read.
+            ctx.close(conn, CloseCode::Again, "too much waits for you");
+        }
+    }
+
+    fn on_request(&mut self, request: &Request, _: &mut Context<'_>) -> Option<Answer> {
+        request.is_upgrade().then(|| Answer::Upgrade(Reads::default()))
+    }
+}
+
+fn main() -> Result<(), Error> {
+    let Some(address) = std::env::args().nth(1) else {
+        return Err(Error::Config("give an address to listen on: echo 127.0.0.1:9001".into()));
+    };
+    let mut config = Config::default();
+    config.listen = vec![address.parse()?];
+    config.limits.max_message = 64 << 20;
+    config.limits.outbox = 256 << 20;
+    config.limits.outbox_soft = 128 << 20;
+    config.limits.fragments = 131_072;
+    config.limits.controls = 1_000_000;
+    let mut server = Server::bind(config, Echo)?;
+    println!("listening on {}", server.addresses().join(" "));
+    server.run()
+}

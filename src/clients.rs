@@ -1,0 +1,336 @@
+//! Everyone connected: the slab of clients, and who reads which topic.
+//!
+//! Invariants: an id is never reused, so a stale one finds nobody. A reading stands in the list of
+//! its topic and in its client's, and each knows its place in the other, so joining and leaving
+//! take the same time however many readers there are.
+
+use std::collections::VecDeque;
+
+use mio::Token;
+use slab::Slab;
+
+use crate::connection::{Connection, Reading, Transport};
+use crate::error::PublishError;
+use crate::http::Peer;
+use crate::id::ConnId;
+use crate::log::{Log, TopicNumber};
+use crate::stream::Stream;
+use crate::tick::Tick;
+use crate::turn::Turn;
+
+/// A client: its bytes, its protocol, and what the loop remembers of both.
+#[derive(Debug)]
+pub struct Client {
+    /// What is read and written.
+    pub stream: Stream,
+    /// What it means.
+    pub connection: Connection,
+    /// The deadline that the loop will come back by.
+    pub(crate) armed: Tick,
+    /// Which listener it came through.
+    pub(crate) listener: u16,
+    pub(crate) is_readable: bool,
+    pub(crate) is_writable: bool,
+    /// The system says that the peer's bytes end: reads go on until they have.
+    pub(crate) is_read_closed: bool,
+    pub(crate) is_touched: bool,
+    pub(crate) is_busy: bool,
+    pub(crate) is_shut: bool,
+    /// `on_open` was called, so `on_close` will be.
+    pub(crate) is_opened: bool,
+    /// It has published: it is not read while readers are behind.
+    pub(crate) is_publisher: bool,
+}
+
+/// Those who read one topic.
+#[derive(Debug, Default)]
+struct Readers {
+    list: Vec<Reader>,
+    /// New entries are being offered to those below this place; `upto` is the newest of them.
+    next: usize,
+    upto: u64,
+    is_spreading: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reader {
+    client: u32,
+    /// Which of the client's readings.
+    reading: u32,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    slots: Slab<Client>,
+    generation: u32,
+    readers: Vec<Readers>,
+    /// Topics whose new entries have not been offered to all readers, in turn.
+    spreading: VecDeque<TopicNumber>,
+    touched: Vec<ConnId>,
+    /// Clients whose readings are to be given up.
+    leaving: Vec<ConnId>,
+}
+
+impl Clients {
+    /// Room for `capacity` clients.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            // A large slab is address space, not memory, until clients come.
+            slots: Slab::with_capacity(capacity),
+            generation: 0,
+            readers: Vec::new(),
+            spreading: VecDeque::new(),
+            touched: Vec::new(),
+            leaving: Vec::new(),
+        }
+    }
+
+    /// How many are connected.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether nobody is.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub(crate) fn insert(
+        &mut self,
+        stream: Stream,
+        peer: Peer,
+        listener: u16,
+        turn: &Turn,
+    ) -> ConnId {
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.slots.vacant_entry();
+        let index = u32::try_from(slot.key()).expect("max-clients fits in 32 bits");
+        let id = ConnId::new(index, self.generation);
+        slot.insert(Client {
+            stream,
+            connection: Connection::new(id, peer, turn),
+            armed: Tick::NEVER,
+            listener,
+            is_readable: false,
+            is_writable: true,
+            is_read_closed: false,
+            is_touched: false,
+            is_busy: false,
+            is_shut: false,
+            is_opened: false,
+            is_publisher: false,
+        });
+        id
+    }
+
+    /// The client of this name, if it has not left.
+    pub(crate) fn get(&self, id: ConnId) -> Option<&Client> {
+        self.slots.get(id.index() as usize).filter(|client| client.connection.id() == id)
+    }
+
+    /// The client of this name, if it has not left.
+    pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Client> {
+        self.slots.get_mut(id.index() as usize).filter(|client| client.connection.id() == id)
+    }
+
+    /// The client whose stream is registered with this token.
+    pub(crate) fn get_by_token(&mut self, token: Token) -> Option<&mut Client> {
+        let client = self.slots.get_mut(index_of(token))?;
+        (token_of(client.connection.id()) == token).then_some(client)
+    }
+
+    /// All of them, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Client> {
+        self.slots.iter().map(|(_, client)| client)
+    }
+
+    /// Their names, for a walk on which they change.
+    pub(crate) fn ids(&self) -> Vec<ConnId> {
+        self.iter().map(|client| client.connection.id()).collect()
+    }
+
+    pub(crate) fn remove(&mut self, id: ConnId, log: &mut Log) -> Option<Client> {
+        self.get(id)?;
+        self.stop_reading(id, log);
+        Some(self.slots.remove(id.index() as usize))
+    }
+
+    /// Has the loop visit the client before this turn ends.
+    pub(crate) fn touch(&mut self, id: ConnId) {
+        if let Some(client) = self.get_mut(id).filter(|client| !client.is_touched) {
+            client.is_touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// Those to be visited. Give the list back empty.
+    pub(crate) fn take_touched(&mut self) -> Vec<ConnId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    pub(crate) fn give_back_touched(&mut self, mut list: Vec<ConnId>) {
+        list.clear();
+        if self.touched.is_empty() {
+            self.touched = list;
+        }
+    }
+
+    // Who reads which topic.
+
+    /// Makes the client a reader of the topic from `seen` on; false if it is one already.
+    ///
+    /// # Errors
+    /// What [`Log::join`] says.
+    pub(crate) fn read(
+        &mut self,
+        id: ConnId,
+        topic: &str,
+        seen: u64,
+        log: &mut Log,
+    ) -> Result<bool, PublishError> {
+        if let Some(number) = log.find(topic) {
+            let reads = |client: &Client| client.reads(number);
+            if self.get(id).is_none_or(reads) {
+                return Ok(false);
+            }
+        }
+        let number = log.join(topic)?;
+        let at = number.0 as usize;
+        if self.readers.len() <= at {
+            self.readers.resize_with(at + 1, Readers::default);
+        }
+        let (Some(client), Some(readers)) =
+            (self.slots.get_mut(id.index() as usize), self.readers.get_mut(at))
+        else {
+            return Ok(false);
+        };
+        let reading = u32::try_from(client.connection.readings.len()).unwrap_or(u32::MAX);
+        let place = u32::try_from(readers.list.len()).unwrap_or(u32::MAX);
+        readers.list.push(Reader { client: id.index(), reading });
+        client.connection.readings.reserve_exact(1);
+        client.connection.readings.push(Reading { topic: number, seen, place });
+        self.touch(id);
+        Ok(true)
+    }
+
+    /// Ends the client's reading of the topic; false if it was no reader.
+    pub(crate) fn unread(&mut self, id: ConnId, number: TopicNumber, log: &mut Log) -> bool {
+        let Some(client) = self.get_mut(id) else { return false };
+        let mut readings = client.connection.readings.iter();
+        let Some(at) = readings.position(|reading| reading.topic == number) else { return false };
+        let gone = client.connection.readings.swap_remove(at);
+        if let Some(moved) = client.connection.readings.get(at).copied() {
+            let readers = self.readers.get_mut(moved.topic.0 as usize);
+            if let Some(reader) = readers.and_then(|it| it.list.get_mut(moved.place as usize)) {
+                reader.reading = u32::try_from(at).unwrap_or(u32::MAX);
+            }
+        }
+        if let Some(readers) = self.readers.get_mut(number.0 as usize) {
+            let place = gone.place as usize;
+            readers.list.swap_remove(place);
+            if let Some(moved) = readers.list.get(place).copied() {
+                let client = self.slots.get_mut(moved.client as usize);
+                let reading =
+                    client.and_then(|it| it.connection.readings.get_mut(moved.reading as usize));
+                if let Some(reading) = reading {
+                    reading.place = gone.place;
+                }
+            }
+        }
+        log.leave(number);
+        true
+    }
+
+    pub(crate) fn stop_reading(&mut self, id: ConnId, log: &mut Log) {
+        while let Some(reading) =
+            self.get(id).and_then(|client| client.connection.readings.last().copied())
+        {
+            self.unread(id, reading.topic, log);
+        }
+    }
+
+    /// Notes that the client's readings are over. They count until the turn's end, so that all
+    /// whose wait ends together are told the same number of readers.
+    pub(crate) fn leaves_at_turns_end(&mut self, id: ConnId) {
+        self.leaving.push(id);
+    }
+
+    pub(crate) fn end_readings(&mut self, log: &mut Log) {
+        while let Some(id) = self.leaving.pop() {
+            if self.get(id).is_some_and(|client| !client.connection.is_reading()) {
+                self.stop_reading(id, log);
+            }
+        }
+    }
+
+    /// The topic has new entries: its readers are to be offered them.
+    pub(crate) fn spread(&mut self, number: TopicNumber, log: &Log) {
+        let Some(readers) = self.readers.get_mut(number.0 as usize) else { return };
+        if !readers.is_spreading && !readers.list.is_empty() {
+            readers.is_spreading = true;
+            readers.next = readers.list.len();
+            readers.upto = log.topic(number).last();
+            self.spreading.push_back(number);
+        }
+    }
+
+    /// The topic whose turn it is to be offered to some of its readers.
+    pub(crate) fn next_spreading(&self) -> Option<TopicNumber> {
+        self.spreading.front().copied()
+    }
+
+    /// The next reader of the topic to be visited; `None`: all were.
+    ///
+    /// Goes from the end to the beginning, so that whoever leaves meanwhile, and is replaced by the
+    /// last of the list, makes nobody be passed over.
+    pub(crate) fn next_reader(&mut self, number: TopicNumber) -> Option<ConnId> {
+        let readers = self.readers.get_mut(number.0 as usize)?;
+        readers.next = readers.next.min(readers.list.len()).checked_sub(1)?;
+        let reader = readers.list.get(readers.next)?;
+        self.slots.get(reader.client as usize).map(|client| client.connection.id())
+    }
+
+    /// Ends a slice: the topic goes to the end of the queue, or out of it if all its readers were
+    /// offered what it holds.
+    pub(crate) fn end_slice(&mut self, log: &mut Log) {
+        let Some(number) = self.spreading.pop_front() else { return };
+        let Some(readers) = self.readers.get_mut(number.0 as usize) else { return };
+        if readers.next > 0 && !readers.list.is_empty() {
+            return self.spreading.push_back(number);
+        }
+        readers.is_spreading = false;
+        if readers.list.is_empty() {
+            return;
+        }
+        log.offered(number, readers.upto);
+        if log.topic(number).last() > readers.upto {
+            self.spread(number, log);
+        }
+    }
+}
+
+impl Client {
+    pub(crate) fn reads(&self, topic: TopicNumber) -> bool {
+        self.connection.readings.iter().any(|reading| reading.topic == topic)
+    }
+
+    /// Whether it stands in the list of clients that handlers see.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.connection.is_open()
+            || self.connection.transport() == Transport::LongPoll && self.connection.is_reading()
+    }
+}
+
+/// On 64 bits the token carries the whole name, so an event for a client that has left is known by
+/// it; on 32 bits it carries the slot, and rule 5 (free late, accept last) keeps them apart.
+pub(crate) fn token_of(id: ConnId) -> Token {
+    #[cfg(target_pointer_width = "64")]
+    return Token((id.generation() as usize) << 32 | id.index() as usize);
+    #[cfg(not(target_pointer_width = "64"))]
+    return Token(id.index() as usize);
+}
+
+fn index_of(token: Token) -> usize {
+    token.0 & u32::MAX as usize
+}

@@ -1,0 +1,930 @@
+//! One client's protocol, as a state machine without socket, clock or handler.
+//!
+//! ```text
+//!            ┌────────────── answered, persistent ───────────────┐
+//!            ▼                                                   │
+//!  bytes → Head ──► Deciding ──► (respond) ──────────────────────┤
+//!            │       ▲   │  ├──► LongPoll ──► entry, time is up ─┤
+//!            │       │   │  ├──► File ──► last piece ────────────┘
+//!            │    Content│  └──► WebSocket ──► close frames both ways ─┐
+//!            └── error ──┴──────────────────► Leaving ──► Done ◄───────┘
+//! ```
+//!
+//! Bytes go in by [`Connection::receive`], which hands out events one by one; the loop reacts and
+//! asks again, so nothing queues up between them. Bytes go out through the outbox. What is to be
+//! pushed is not sent to a connection: [`Connection::fill`] takes it from the log, from the place
+//! where this reader stands.
+//!
+//! Invariants: after a fault or a close frame no event follows. An idle connection owns no buffer.
+//! Bytes behind a head are never lost: what cannot be looked at yet is kept, at most one head's
+//! worth, and no more is read until then.
+
+use tungstenite::protocol::frame::coding::{CloseCode, Control};
+
+use crate::error::SendError;
+use crate::event::{Ending, Event};
+use crate::exchange::{Exchange, Upgrade};
+use crate::files::{DiskFile, FileBody, Found};
+use crate::http::{self, HeadScan, Peer, Refusal, Request, Scan};
+use crate::id::ConnId;
+use crate::log::{Log, TopicNumber};
+use crate::message::{Message, put_frame_head};
+use crate::metrics::Reason;
+use crate::outbox::{Flush, Outbox};
+use crate::poll::{self, Poll};
+use crate::response::Response;
+use crate::tick::Tick;
+use crate::turn::Turn;
+use crate::websocket::{self, Fault, Incoming, WebSocket, take};
+
+/// A place in one topic: what this connection reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// The topic, held.
+    pub topic: TopicNumber,
+    /// Everything up to here has been given.
+    pub seen: u64,
+    /// Where the topic's list of readers has this reading (`clients.rs` keeps it).
+    pub(crate) place: u32,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Connection {
+    id: ConnId,
+    peer: Peer,
+    stage: Stage,
+    pub(crate) readings: Vec<Reading>,
+    outbox: Option<Box<Outbox>>,
+    /// Bytes behind a request that is not answered yet.
+    kept: Option<Box<[u8]>>,
+    /// A pong for a peer that takes no bytes; the newest ping is the one that counts.
+    pong: Option<Box<[u8]>>,
+    ending: Option<Box<Ending>>,
+    exchange: Exchange,
+    requests: u32,
+    /// When the stage has lasted too long.
+    until: Tick,
+    /// When to ping, or when the pong has not come.
+    ping: Tick,
+    /// When bytes will have waited too long for a socket that takes none.
+    stall: Tick,
+    awaits_pong: bool,
+    transport: Transport,
+    /// Our close frame is on its way.
+    is_closing: bool,
+    /// The peer's bytes have ended.
+    has_ended: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Between requests, or inside a head.
+    Head(Option<Box<PartialHead>>),
+    /// Inside a content.
+    Content(Box<Request>),
+    /// A request is with the loop, which will answer.
+    Deciding,
+    /// An answer is held back until there is something, or until the wait is over.
+    LongPoll(Box<LongPoll>),
+    /// A file is on its way.
+    File(Box<DiskFile>),
+    WebSocket(WebSocket),
+    /// Everything is said; what is queued leaves, then the peer's bytes are read away so that its
+    /// kernel does not throw our last words out (RFC 9112 §9.6).
+    Leaving,
+    Done,
+}
+
+#[derive(Debug, Default)]
+struct PartialHead {
+    bytes: Vec<u8>,
+    scan: HeadScan,
+}
+
+/// What a long poll is waiting with.
+#[derive(Debug)]
+pub(crate) struct LongPoll {
+    pub(crate) limit: usize,
+    pub(crate) is_gap: bool,
+    /// The `wait` to be confirmed by `Preference-Applied`.
+    pub(crate) preference: Option<u64>,
+    pub(crate) is_due: bool,
+}
+
+/// Entries are taken from the log while less than this waits in the outbox.
+const FILL_BYTES: usize = 64 * 1024;
+
+/// Up to this size several frames are copied into one piece that all readers share; above it each
+/// frame is a piece of the gathered write.
+const JOIN_BYTES_MAX: usize = 16 * 1024;
+
+impl Connection {
+    /// A connection that has just been accepted.
+    pub fn new(id: ConnId, peer: Peer, turn: &Turn) -> Self {
+        Self {
+            id,
+            peer,
+            stage: Stage::Head(None),
+            readings: Vec::new(),
+            outbox: None,
+            kept: None,
+            pong: None,
+            ending: None,
+            exchange: Exchange::default(),
+            requests: 0,
+            until: turn.now.after(turn.limits.head_timeout),
+            ping: Tick::NEVER,
+            stall: Tick::NEVER,
+            awaits_pong: false,
+            transport: Transport::Http,
+            is_closing: false,
+            has_ended: false,
+        }
+    }
+
+    // Bytes and time in.
+
+    /// Takes bytes until something has come of them. `None`: all are used up, or kept.
+    ///
+    /// After [`Event::Request`] one of the answers below has to follow before the next call.
+    pub fn receive<'s>(&mut self, input: &mut &'s mut [u8], turn: &mut Turn) -> Option<Event<'s>> {
+        match self.stage {
+            Stage::Head(_) if self.waiting_bytes() < turn.limits.outbox_soft => {
+                self.receive_head(input, turn)
+            }
+            Stage::Content(_) => self.receive_content(input),
+            Stage::WebSocket(_) => self.receive_frames(input, turn),
+            Stage::Head(_) | Stage::Deciding | Stage::LongPoll(_) | Stage::File(_) => {
+                if !input.is_empty() {
+                    self.kept = Some(std::mem::take(input).to_vec().into());
+                }
+                None
+            }
+            Stage::Leaving | Stage::Done => {
+                *input = &mut [];
+                None
+            }
+        }
+    }
+
+    /// The peer will send nothing more. What is at hand is still answered.
+    pub fn receive_eof(&mut self) {
+        self.has_ended = true;
+        match &self.stage {
+            // A persistent connection that rests between two requests ends like this.
+            Stage::Head(None) if self.requests > 0 => self.end(Reason::Done),
+            Stage::Head(_) if self.waiting_bytes() > 0 => self.end(Reason::Done),
+            Stage::File(_) | Stage::Deciding => self.exchange.is_last = true,
+            Stage::Leaving => {}
+            _ => self.abort(Reason::Gone),
+        }
+    }
+
+    /// Acts on the deadlines that are past. The loop calls it when [`deadline`](Self::deadline)
+    /// is reached; being called early does nothing.
+    pub fn handle_timeout(&mut self, turn: &mut Turn) -> Option<Event<'static>> {
+        let now = turn.now;
+        if self.stall <= now {
+            self.stall = Tick::NEVER;
+            self.cut(turn);
+        }
+        match &mut self.stage {
+            Stage::Head(None) if self.until <= now => {
+                self.abort(match self.requests {
+                    0 => Reason::HeadTimeout,
+                    _ => Reason::IdleTimeout,
+                });
+            }
+            Stage::Head(Some(_)) if self.until <= now => {
+                let detail = "the request head did not arrive in time; send it faster";
+                self.refuse(&Refusal::new(408, Reason::HeadTimeout, detail), turn);
+            }
+            Stage::Content(_) if self.until <= now => {
+                let detail = "the content did not arrive in time; send it faster";
+                self.refuse(&Refusal::new(408, Reason::BodyTimeout, detail), turn);
+            }
+            Stage::LongPoll(poll) if self.until <= now => {
+                self.until = Tick::NEVER;
+                poll.is_due = true;
+            }
+            Stage::Leaving if self.until <= now => self.abort(Reason::CloseTimeout),
+            Stage::WebSocket(_) if self.until <= now => self.abort(Reason::CloseTimeout),
+            Stage::WebSocket(websocket) if websocket.deadline() <= now => {
+                return Some(self.fail(
+                    Fault {
+                        code: CloseCode::Policy,
+                        why: Reason::MessageTimeout,
+                        text: "the message did not arrive in time",
+                    },
+                    turn,
+                ));
+            }
+            Stage::WebSocket(_) if self.ping <= now => self.ping_or_give_up(turn),
+            _ => {}
+        }
+        None
+    }
+
+    // Answers to a request.
+
+    /// Answers with what is at hand.
+    pub fn respond(&mut self, response: &Response, turn: &mut Turn) {
+        let exchange = self.exchange;
+        exchange.put(response, self.outbox(turn), turn);
+        self.finish_exchange(turn);
+    }
+
+    /// Answers with a problem, and ends the connection if its request cannot be read on.
+    pub(crate) fn refuse(&mut self, refusal: &Refusal, turn: &mut Turn) {
+        turn.counters.count_refused(refusal.reason);
+        // What stands behind a request that was not read to its end cannot be told apart from it.
+        self.exchange.is_last |= !matches!(self.stage, Stage::Deciding);
+        if self.exchange.is_last {
+            self.ending_is(CloseCode::Status, "", refusal.reason);
+        }
+        self.respond(&refusal.response(), turn);
+    }
+
+    /// Answers a request whose content is not read with a problem; the connection ends.
+    pub(crate) fn refuse_content(&mut self, refusal: &Refusal, turn: &mut Turn) {
+        self.exchange.is_last = true;
+        self.refuse(refusal, turn);
+    }
+
+    /// Goes on to read the content of the request, which comes back as an event when it is whole.
+    pub(crate) fn read_content(&mut self, mut request: Box<Request>, turn: &mut Turn) {
+        if request.is_1_1() && request.lists("expect", "100-continue") {
+            self.outbox(turn).extend(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        // Not what was promised but what comes decides how much memory it takes.
+        request.content.reserve(request.content_length.min(16 * 1024));
+        self.stage = Stage::Content(request);
+        self.until = turn.now.after(turn.limits.body_timeout);
+    }
+
+    /// Answers a poll from the log now: 304 if the client says that it has what there is.
+    pub(crate) fn respond_poll(
+        &mut self,
+        poll: &Poll<'_>,
+        response: Response,
+        is_known: impl FnOnce(&str) -> bool,
+        log: &Log,
+        turn: &mut Turn,
+    ) {
+        let mut content = std::mem::take(&mut turn.content);
+        content.clear();
+        let (last, count) = poll::put_answer(&mut content, poll, log, &turn.limits);
+        let tag = format!("W/\"{last}{}\"", if poll.is_gap { "-gap" } else { "" });
+        let is_known = is_known(&tag);
+        let mut response = response.with("ETag", tag).with("Vary", "Accept, Origin");
+        let exchange = self.exchange;
+        if is_known {
+            response.status = 304;
+            exchange.put_head(&response, None, self.outbox(turn), turn);
+        } else {
+            let response = response.with("Content-Type", "application/json");
+            exchange.put_head(&response, Some(content.len() as u64), self.outbox(turn), turn);
+            if !exchange.is_head {
+                self.outbox(turn).extend(&content);
+                turn.counters.delivered += count as u64;
+            }
+        }
+        turn.content = content;
+        self.finish_exchange(turn);
+    }
+
+    /// Holds the answer back until there is something to give or `wait` is over. What is read has
+    /// been put into `readings`.
+    pub(crate) fn wait(&mut self, poll: LongPoll, wait: std::time::Duration, turn: &Turn) {
+        self.stage = Stage::LongPoll(Box::new(poll));
+        self.until = turn.now.after(wait);
+    }
+
+    /// Sends a file, in pieces as the peer takes them.
+    pub(crate) fn send_file(&mut self, found: Found, turn: &mut Turn) {
+        let response = Response::new(200)
+            .with("Content-Type", found.content_type)
+            .with("ETag", String::from(found.etag))
+            .with("Cache-Control", "no-cache");
+        let exchange = self.exchange;
+        exchange.put_head(&response, Some(found.length), self.outbox(turn), turn);
+        match found.body {
+            _ if exchange.is_head => self.finish_exchange(turn),
+            FileBody::Memory(content) => {
+                self.outbox(turn).push(content);
+                self.finish_exchange(turn);
+            }
+            FileBody::Disk(file) => {
+                self.stage = Stage::File(Box::new(file));
+                self.until = Tick::NEVER;
+            }
+        }
+    }
+
+    /// Ends the opening handshake: from here on the connection speaks WebSocket.
+    pub(crate) fn upgrade(&mut self, upgrade: Upgrade, turn: &mut Turn) {
+        let exchange = self.exchange;
+        exchange.put_head(&upgrade.response(), None, self.outbox(turn), turn);
+        self.stage = Stage::WebSocket(WebSocket::default());
+        self.transport = Transport::WebSocket;
+        self.until = Tick::NEVER;
+        self.ping = self.next_ping(turn);
+        turn.counters.opened += 1;
+    }
+
+    // What the loop or a handler wants sent.
+
+    /// Sends a message to this client alone.
+    ///
+    /// # Errors
+    /// [`SendError`]; then nothing was taken.
+    pub fn send(&mut self, message: Message<'_>, turn: &mut Turn) -> Result<(), SendError> {
+        if !self.is_open() {
+            return Err(SendError::Gone);
+        }
+        if self.waiting_bytes() >= turn.limits.outbox {
+            turn.counters.count_refused(Reason::Outbox);
+            return Err(SendError::Full);
+        }
+        let payload = message.as_bytes();
+        self.outbox(turn).write_with(|out| {
+            put_frame_head(out, message.kind().into(), payload.len());
+            out.extend_from_slice(payload);
+        });
+        Ok(())
+    }
+
+    /// Begins the closing handshake, or ends an HTTP connection once it is answered.
+    pub fn close(&mut self, code: CloseCode, reason: &str, why: Reason, turn: &mut Turn) {
+        let waits = self.waiting_bytes() > 0;
+        match &mut self.stage {
+            Stage::WebSocket(_) if !self.is_closing => {
+                self.outbox(turn).write_with(|out| websocket::put_close(out, code, reason));
+                self.is_closing = true;
+                self.ending_is(code, websocket::clip(reason), why);
+                self.until = turn.now.after(turn.limits.close_timeout);
+                self.ping = Tick::NEVER;
+            }
+            Stage::LongPoll(poll) => {
+                self.exchange.is_last = true;
+                poll.is_due = true;
+                self.ending_is(code, reason, why);
+            }
+            Stage::Head(None) if waits => self.end(why),
+            Stage::Head(None) => self.abort(why),
+            Stage::Head(_) | Stage::Content(_) | Stage::Deciding | Stage::File(_) => {
+                self.exchange.is_last = true;
+                self.ending_is(code, reason, why);
+            }
+            Stage::WebSocket(_) | Stage::Leaving | Stage::Done => {}
+        }
+    }
+
+    /// Ends the connection at once, without a word.
+    pub fn abort(&mut self, why: Reason) {
+        self.ending_is(CloseCode::Abnormal, "", why);
+        self.stage = Stage::Done;
+        self.until = Tick::NEVER;
+        self.ping = Tick::NEVER;
+        self.stall = Tick::NEVER;
+        self.kept = None;
+    }
+
+    // Bytes out.
+
+    /// Takes what this reader has still to be given from the log to the outbox, as long as little
+    /// waits there. True: there is more to take once that has been written.
+    pub fn fill(&mut self, log: &Log, turn: &mut Turn) -> bool {
+        if self.pong.is_some()
+            && self.waiting_bytes() == 0
+            && let Some(payload) = self.pong.take().filter(|_| self.is_open())
+        {
+            let outbox = self.outbox(turn);
+            outbox.write_with(|out| websocket::put_control(out, Control::Pong, &payload));
+        }
+        match &mut self.stage {
+            Stage::WebSocket(_) if !self.is_closing => self.fill_websocket(log, turn),
+            Stage::LongPoll(_) => {
+                self.fill_long_poll(log, turn);
+                false
+            }
+            Stage::File(_) => self.fill_file(turn),
+            _ => false,
+        }
+    }
+
+    /// Writes what waits. The outbox goes back to the loop when nothing is left.
+    ///
+    /// # Errors
+    /// What the socket said; the connection is to be aborted then.
+    pub fn write_to(
+        &mut self,
+        sink: &mut impl std::io::Write,
+        turn: &mut Turn,
+    ) -> std::io::Result<Flush> {
+        let Some(mut outbox) = self.outbox.take() else {
+            return Ok(Flush::Drained);
+        };
+        let before = outbox.bytes();
+        let result = outbox.write_to(sink, turn.limits.turn_write);
+        let written = before - outbox.bytes();
+        turn.counters.written_bytes += written as u64;
+        if outbox.is_empty() {
+            turn.take_back(outbox);
+            self.stall = Tick::NEVER;
+        } else {
+            self.outbox = Some(outbox);
+            if written > 0 || self.stall == Tick::NEVER {
+                self.stall = turn.now.after(turn.limits.stall);
+            }
+        }
+        result
+    }
+
+    // What the loop must know.
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do at the earliest.
+    pub fn deadline(&self) -> Tick {
+        let stage = match &self.stage {
+            Stage::WebSocket(websocket) => self.ping.min(websocket.deadline()),
+            _ => Tick::NEVER,
+        };
+        stage.min(self.until).min(self.stall)
+    }
+
+    /// Whether bytes of the peer can be looked at.
+    pub fn wants_input(&self, turn: &Turn) -> bool {
+        match &self.stage {
+            Stage::Deciding | Stage::Done => false,
+            Stage::Leaving => !self.has_ended,
+            _ => {
+                !self.has_ended
+                    && self.kept.is_none()
+                    && self.waiting_bytes() < turn.limits.outbox_soft
+            }
+        }
+    }
+
+    /// How many bytes to read at most: outside a content or a WebSocket no more than a head, so
+    /// that what stands behind a request that waits is never more than that.
+    pub fn input_bytes_max(&self, turn: &Turn) -> usize {
+        let most = match &self.stage {
+            Stage::Head(Some(partial)) => turn.limits.head_bytes - partial.bytes.len(),
+            Stage::Content(request) => request.content_length - request.content.len(),
+            Stage::WebSocket(_) | Stage::Leaving => turn.limits.turn_read,
+            _ => turn.limits.head_bytes,
+        };
+        most.clamp(1, turn.limits.turn_read)
+    }
+
+    /// Bytes kept from before, if they can be looked at now.
+    pub fn take_kept(&mut self, turn: &Turn) -> Option<Box<[u8]>> {
+        match self.stage {
+            Stage::Head(_) if self.waiting_bytes() < turn.limits.outbox_soft => self.kept.take(),
+            _ => None,
+        }
+    }
+
+    /// Whether bytes kept from before can be looked at now.
+    pub fn has_kept(&self, turn: &Turn) -> bool {
+        self.kept.is_some()
+            && matches!(self.stage, Stage::Head(_))
+            && self.waiting_bytes() < turn.limits.outbox_soft
+    }
+
+    /// Whether the sending direction is to be shut: all is said and written.
+    pub fn wants_shutdown(&self) -> bool {
+        matches!(self.stage, Stage::Leaving) && self.waiting_bytes() == 0
+    }
+
+    /// Whether nothing is left to do but to forget it.
+    pub fn is_done(&self) -> bool {
+        match self.stage {
+            Stage::Done => true,
+            Stage::Leaving => self.has_ended && self.waiting_bytes() == 0,
+            _ => false,
+        }
+    }
+
+    /// Whether it is a WebSocket on which both sides may still speak.
+    pub fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::WebSocket(_)) && !self.is_closing
+    }
+
+    /// Whether it reads topics: an open WebSocket or a waiting long poll.
+    pub fn is_reading(&self) -> bool {
+        self.is_open() || matches!(self.stage, Stage::LongPoll(_))
+    }
+
+    /// How it is connected, or was before it began to end.
+    pub fn transport(&self) -> Transport {
+        match self.stage {
+            Stage::LongPoll(_) => Transport::LongPoll,
+            _ => self.transport,
+        }
+    }
+
+    /// Bytes that wait to be written.
+    pub fn waiting_bytes(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
+    }
+
+    /// How it ended or is ending; 1006 and `gone` if nothing is known.
+    pub fn ending(&self) -> Ending {
+        self.ending.as_deref().cloned().unwrap_or(Ending {
+            code: CloseCode::Abnormal,
+            reason: String::new(),
+            why: Reason::Gone,
+        })
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Its name.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    // Inside.
+
+    fn outbox(&mut self, turn: &mut Turn) -> &mut Outbox {
+        self.outbox.get_or_insert_with(|| turn.lend())
+    }
+
+    fn receive_head<'s>(&mut self, input: &mut &'s mut [u8], turn: &mut Turn) -> Option<Event<'s>> {
+        let Stage::Head(partial) = &mut self.stage else { return None };
+        let limit = turn.limits.head_bytes;
+        let mut partial = match partial.take() {
+            None if input.is_empty() => return None,
+            // As a rule a head comes whole, and is parsed where it stands.
+            None => {
+                let mut scan = HeadScan::default();
+                if let Scan::Whole(end) = scan.scan(input)
+                    && end <= limit
+                {
+                    let head = take(input, end);
+                    let head = head.get(scan.blank_bytes..).unwrap_or_default();
+                    return self.receive_request(head, turn);
+                }
+                self.head_begins(turn);
+                Box::default()
+            }
+            Some(partial) => partial,
+        };
+        let held = partial.bytes.len();
+        let fresh = input.len().min(limit.saturating_sub(held));
+        partial.bytes.extend_from_slice(input.get(..fresh).unwrap_or_default());
+        match partial.scan.scan(&partial.bytes) {
+            Scan::Whole(end) => {
+                take(input, end - held);
+                let head = partial.bytes.get(partial.scan.blank_bytes..end).unwrap_or_default();
+                self.receive_request(head, turn)
+            }
+            Scan::Partial if partial.bytes.len() < limit => {
+                take(input, fresh);
+                self.stage = Stage::Head(Some(partial));
+                None
+            }
+            Scan::Partial => {
+                self.refuse(&partial.scan.too_long(&partial.bytes), turn);
+                None
+            }
+            Scan::BareLineFeed => {
+                self.refuse(&http::bare_line_feed(), turn);
+                None
+            }
+        }
+    }
+
+    /// The first head has had its deadline since the connection was accepted.
+    fn head_begins(&mut self, turn: &Turn) {
+        if self.requests > 0 {
+            self.until = turn.now.after(turn.limits.head_timeout);
+        }
+    }
+
+    fn receive_request<'s>(&mut self, head: &[u8], turn: &mut Turn) -> Option<Event<'s>> {
+        self.stage = Stage::Head(None);
+        match http::parse_head(head, &turn.limits, self.peer) {
+            Ok(request) => {
+                self.requests = self.requests.saturating_add(1);
+                self.exchange = Exchange::of(&request, turn);
+                self.exchange.is_last |= self.requests as usize >= turn.limits.requests;
+                self.stage = Stage::Deciding;
+                self.until = Tick::NEVER;
+                Some(Event::Request(Box::new(request)))
+            }
+            Err(refusal) => {
+                self.refuse(&refusal, turn);
+                None
+            }
+        }
+    }
+
+    fn receive_content<'s>(&mut self, input: &mut &'s mut [u8]) -> Option<Event<'s>> {
+        let Stage::Content(request) = &mut self.stage else { return None };
+        let missing = request.content_length - request.content.len();
+        request.content.extend_from_slice(take(input, missing.min(input.len())));
+        if !request.is_whole() {
+            return None;
+        }
+        let Stage::Content(request) = std::mem::replace(&mut self.stage, Stage::Deciding) else {
+            return None;
+        };
+        self.until = Tick::NEVER;
+        Some(Event::Request(request))
+    }
+
+    fn receive_frames<'s>(
+        &mut self,
+        input: &mut &'s mut [u8],
+        turn: &mut Turn,
+    ) -> Option<Event<'s>> {
+        loop {
+            let Stage::WebSocket(websocket) = &mut self.stage else { return None };
+            match websocket.receive(input, &turn.limits, turn.now) {
+                Ok(None) => return None,
+                Ok(Some(Incoming::Close(code, reason))) => {
+                    self.receive_close(code, &reason, turn);
+                    *input = &mut [];
+                    return None;
+                }
+                // After our close frame only the peer's is of interest.
+                Ok(Some(_)) if self.is_closing => {}
+                Ok(Some(Incoming::Text(text))) => {
+                    turn.counters.received += 1;
+                    return Some(Event::Text(text));
+                }
+                Ok(Some(Incoming::Binary(bytes))) => {
+                    turn.counters.received += 1;
+                    return Some(Event::Binary(bytes));
+                }
+                Ok(Some(Incoming::Ping(payload))) => self.receive_ping(&payload, turn),
+                Ok(Some(Incoming::Pong)) if self.awaits_pong => {
+                    self.awaits_pong = false;
+                    self.ping = self.next_ping(turn);
+                }
+                Ok(Some(Incoming::Pong)) => {}
+                Err(_) if self.is_closing => {
+                    self.leave(turn);
+                    *input = &mut [];
+                    return None;
+                }
+                Err(fault) => {
+                    *input = &mut [];
+                    return Some(self.fail(fault, turn));
+                }
+            }
+        }
+    }
+
+    fn receive_ping(&mut self, payload: &[u8], turn: &mut Turn) {
+        // A peer that takes no bytes gets one pong when it does, not a queue of them.
+        if self.stall != Tick::NEVER {
+            self.pong = Some(payload.into());
+            return;
+        }
+        self.outbox(turn).write_with(|out| websocket::put_control(out, Control::Pong, payload));
+    }
+
+    /// The peer's close frame: the answer to ours, or the one to answer (RFC 6455 §5.5.1).
+    fn receive_close(&mut self, code: CloseCode, reason: &str, turn: &mut Turn) {
+        if !self.is_closing {
+            self.outbox(turn).write_with(|out| websocket::put_close(out, code, ""));
+            self.ending_is(code, reason, Reason::Done);
+        }
+        self.leave(turn);
+        // The handshake is complete and nothing of the peer's is left to be read away.
+        self.has_ended = true;
+    }
+
+    /// Fails the WebSocket: a close frame, then no more events, ever (RFC 6455 §7.1.7).
+    fn fail(&mut self, fault: Fault, turn: &mut Turn) -> Event<'static> {
+        turn.counters.count_refused(fault.why);
+        self.outbox(turn).write_with(|out| websocket::put_close(out, fault.code, fault.text));
+        self.ending_is(fault.code, fault.text, fault.why);
+        self.leave(turn);
+        Event::Fault(fault)
+    }
+
+    fn ping_or_give_up(&mut self, turn: &mut Turn) {
+        if self.awaits_pong {
+            let fault = Fault {
+                code: CloseCode::Policy,
+                why: Reason::PongTimeout,
+                text: "no pong came in time",
+            };
+            self.fail(fault, turn);
+            return;
+        }
+        self.awaits_pong = true;
+        self.ping = turn.now.after(turn.limits.pong_timeout);
+        self.outbox(turn).write_with(|out| websocket::put_control(out, Control::Ping, b""));
+    }
+
+    /// The interval, spread by ±20 % so that clients who came together do not answer together.
+    fn next_ping(&self, turn: &Turn) -> Tick {
+        let share = (self.id.scatter() ^ u64::from(turn.now.0)) % 401;
+        turn.now.after(turn.limits.ping * (800 + u32::try_from(share).unwrap_or(0)) / 1000)
+    }
+
+    /// Nothing was taken for `stall`: a WebSocket is told why, at a frame boundary.
+    fn cut(&mut self, turn: &mut Turn) {
+        if !self.is_open() {
+            return self.abort(Reason::Stall);
+        }
+        self.ending_is(CloseCode::Again, "too slow", Reason::Stall);
+        self.is_closing = true;
+        self.pong = None;
+        // Should the answer to the opening handshake still wait, a close frame cannot follow a
+        // part of it.
+        self.outbox(turn).cut(websocket::frame_bytes);
+        self.outbox(turn).write_with(|out| websocket::put_close(out, CloseCode::Again, "too slow"));
+        self.leave(turn);
+    }
+
+    fn fill_websocket(&mut self, log: &Log, turn: &mut Turn) -> bool {
+        if let Some(behind) =
+            self.readings.iter().find(|reading| reading.seen < log.topic(reading.topic).floor())
+        {
+            let oldest = log.oldest(Some(behind.topic));
+            turn.counters.gaps += 1;
+            self.close(CloseCode::Again, &format!("gap; oldest {oldest}"), Reason::Gap, turn);
+            return false;
+        }
+        match self.readings.as_slice() {
+            [] => false,
+            [one] => {
+                let reading = *one;
+                self.fill_from_topic(reading, log, turn)
+            }
+            _ => self.fill_merged(log, turn),
+        }
+    }
+
+    /// The common case: one topic, so what is due is one run of entries.
+    fn fill_from_topic(&mut self, mut reading: Reading, log: &Log, turn: &mut Turn) -> bool {
+        let topic = log.topic(reading.topic);
+        if reading.seen >= topic.last() {
+            return false;
+        }
+        let (mut bytes, mut count, mut is_excepted, mut more) = (0, 0, false, false);
+        let first = reading.seen;
+        for entry in topic.after(first) {
+            if bytes >= FILL_BYTES {
+                more = true;
+                break;
+            }
+            bytes += entry.frame().len();
+            count += 1;
+            is_excepted |= entry.except == Some(self.id);
+            reading.seen = entry.seq;
+        }
+        let run = topic.after(first).take(count);
+        let id = self.id;
+        if count > 1 && bytes <= JOIN_BYTES_MAX && !is_excepted && topic.readers() > 1 {
+            let range = (first, reading.seen);
+            let joined = turn.joined(reading.topic, range, run.map(|entry| entry.frame()));
+            self.outbox(turn).push(joined);
+        } else {
+            let outbox = self.outbox(turn);
+            for entry in run.filter(|entry| entry.except != Some(id)) {
+                outbox.push(entry.frame().clone());
+            }
+        }
+        turn.counters.delivered += count as u64;
+        if let Some(only) = self.readings.first_mut() {
+            only.seen = reading.seen;
+        }
+        more
+    }
+
+    /// Several topics: their entries in the order of their ids.
+    fn fill_merged(&mut self, log: &Log, turn: &mut Turn) -> bool {
+        let is_due = |it: &&Reading| it.seen < log.topic(it.topic).last();
+        if !self.readings.iter().any(|it| is_due(&it)) {
+            return false;
+        }
+        let places: Vec<_> = self.readings.iter().map(|it| (it.topic, it.seen)).collect();
+        let (mut bytes, mut seen, mut more) = (0, 0, false);
+        let id = self.id;
+        for (_, entry) in log.merge(places.into_iter()) {
+            if bytes >= FILL_BYTES {
+                more = true;
+                break;
+            }
+            bytes += entry.frame().len();
+            seen = entry.seq;
+            if entry.except != Some(id) {
+                self.outbox(turn).push(entry.frame().clone());
+            }
+            turn.counters.delivered += 1;
+        }
+        // All topics are given up to here: what one of them has above it was not reached.
+        for reading in &mut self.readings {
+            reading.seen = reading.seen.max(seen);
+        }
+        more
+    }
+
+    fn fill_long_poll(&mut self, log: &Log, turn: &mut Turn) {
+        let Stage::LongPoll(poll) = &self.stage else { return };
+        let is_gap =
+            poll.is_gap || self.readings.iter().any(|it| it.seen < log.topic(it.topic).floor());
+        let has_news = self.readings.iter().any(|it| it.seen < log.topic(it.topic).last());
+        if !(is_gap || has_news || poll.is_due) {
+            return;
+        }
+        if is_gap && !poll.is_gap {
+            turn.counters.gaps += 1;
+        }
+        let mut response = Response::new(200).with("Cache-Control", "no-store");
+        if let Some(wait) = poll.preference {
+            response = response.with("Preference-Applied", format!("wait={wait}"));
+        }
+        let limit = poll.limit;
+        let places: Vec<_> = self.readings.iter().map(|it| (it.topic, it.seen)).collect();
+        self.stage = Stage::Deciding;
+        let poll = Poll { places: &places, limit, is_gap };
+        self.respond_poll(&poll, response, |_| false, log, turn);
+    }
+
+    fn fill_file(&mut self, turn: &mut Turn) -> bool {
+        let waiting = self.waiting_bytes();
+        let Stage::File(file) = &mut self.stage else { return false };
+        if waiting >= FILL_BYTES {
+            return false;
+        }
+        match file.next_piece(FILL_BYTES) {
+            Ok(piece) => {
+                let more = file.remaining() > 0;
+                self.outbox(turn).push(piece);
+                if !more {
+                    self.finish_exchange(turn);
+                }
+                more
+            }
+            // The length is promised: an end before it must not look like one.
+            Err(error) => {
+                log::warn!("event=file_failed client={} error={error}", self.id);
+                self.abort(Reason::File);
+                false
+            }
+        }
+    }
+
+    fn finish_exchange(&mut self, turn: &mut Turn) {
+        if self.exchange.is_last || self.has_ended {
+            self.end(Reason::Done);
+            self.until = turn.now.after(turn.limits.close_timeout);
+        } else {
+            self.stage = Stage::Head(None);
+            self.until = turn.now.after(turn.limits.idle_timeout);
+        }
+    }
+
+    /// All is said over HTTP. The deadline of the stage stays as the time left for leaving.
+    fn end(&mut self, why: Reason) {
+        self.ending_is(CloseCode::Status, "", why);
+        self.stage = Stage::Leaving;
+        self.kept = None;
+    }
+
+    fn leave(&mut self, turn: &Turn) {
+        self.stage = Stage::Leaving;
+        self.until = turn.now.after(turn.limits.close_timeout);
+        self.ping = Tick::NEVER;
+    }
+
+    /// Notes how it ended; what is known first is true.
+    fn ending_is(&mut self, code: CloseCode, reason: &str, why: Reason) {
+        self.ending
+            .get_or_insert_with(|| Box::new(Ending { code, reason: reason.to_owned(), why }));
+    }
+}
+
+/// How a client is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transport {
+    /// Requests and answers; a poll.
+    Http,
+    /// A request whose answer is held back.
+    LongPoll,
+    /// A WebSocket.
+    WebSocket,
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Transport::Http => "http",
+            Transport::LongPoll => "long-poll",
+            Transport::WebSocket => "websocket",
+        })
+    }
+}

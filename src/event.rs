@@ -1,0 +1,34 @@
+//! What a connection tells the loop, and how a connection ended.
+
+use std::borrow::Cow;
+
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::http::Request;
+use crate::metrics::Reason;
+use crate::websocket::Fault;
+
+/// What came of the bytes that a connection was given. Messages may borrow from them.
+#[derive(Debug)]
+pub enum Event<'s> {
+    /// A request. If [`Request::is_whole`] is false only its head is there: it is to be refused by
+    /// that, or its content is to be read. Until then the connection takes nothing more.
+    Request(Box<Request>),
+    /// A text message.
+    Text(Cow<'s, str>),
+    /// A binary message.
+    Binary(Cow<'s, [u8]>),
+    /// The peer broke the protocol or a limit. The connection is closing, no event follows.
+    Fault(Fault),
+}
+
+/// How a connection ended, or is ending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The close code; 1006 if there was no closing handshake, 1005 if it named none.
+    pub code: CloseCode,
+    /// The close reason, of whoever began to close.
+    pub reason: String,
+    /// The word for counters and log.
+    pub why: Reason,
+}

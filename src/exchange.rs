@@ -1,0 +1,109 @@
+//! One HTTP exchange: what of a request is needed to write its answer, and the writing.
+//!
+//! It outlives the request, which is gone by the time a long poll is answered, so it holds a few
+//! bytes and no text of the peer's.
+
+use crate::http::Request;
+use crate::origin;
+use crate::outbox::Outbox;
+use crate::response::{Response, put_field, put_number, put_status};
+use crate::turn::Turn;
+
+/// See the head of this file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Exchange {
+    /// The request was `HEAD`: the answer has no content.
+    pub(crate) is_head: bool,
+    /// The connection ends with the answer.
+    pub(crate) is_last: bool,
+    /// Which of the configured origins the page that asks is of: it gets CORS fields.
+    pub(crate) origin: Option<u16>,
+}
+
+impl Exchange {
+    /// The exchange that `request` begins.
+    pub(crate) fn of(request: &Request, turn: &Turn) -> Self {
+        let origin = request.field("origin").and_then(|origin| {
+            let mut listed = turn.origins.iter();
+            listed.position(|it| origin::is_same(it, origin))
+        });
+        Self {
+            is_head: request.method() == "HEAD",
+            is_last: request.wants_close() || request.refusal.is_some(),
+            origin: origin.and_then(|at| u16::try_from(at).ok()),
+        }
+    }
+
+    /// Writes the whole answer.
+    pub(crate) fn put(&self, response: &Response, outbox: &mut Outbox, turn: &mut Turn) {
+        let length = match response.status {
+            100..200 | 204 | 304 => None,
+            _ => Some(response.content.len() as u64),
+        };
+        self.put_head(response, length, outbox, turn);
+        if !self.is_head && length.is_some() {
+            outbox.push(response.content.clone());
+        }
+    }
+
+    /// Writes the head of an answer whose content of `length` bytes follows.
+    pub(crate) fn put_head(
+        &self,
+        response: &Response,
+        length: Option<u64>,
+        outbox: &mut Outbox,
+        turn: &mut Turn,
+    ) {
+        let date = turn.date();
+        outbox.write_with(|out| {
+            put_status(out, response.status, &date);
+            for (name, value) in &response.fields {
+                put_field(out, name, value.as_bytes());
+            }
+            if let Some(length) = length {
+                out.extend_from_slice(b"Content-Length: ");
+                put_number(out, length);
+                out.extend_from_slice(b"\r\n");
+            }
+            out.extend_from_slice(
+                b"X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
+            );
+            if let Some(origin) = self.origin.and_then(|at| turn.origins.get(usize::from(at))) {
+                // The configured text, never the peer's.
+                put_field(out, "Access-Control-Allow-Origin", origin.as_bytes());
+                out.extend_from_slice(
+                    b"Access-Control-Allow-Credentials: true\r\n\
+                      Access-Control-Expose-Headers: ETag, Retry-After\r\n",
+                );
+            }
+            if self.is_last && response.status != 101 {
+                out.extend_from_slice(b"Connection: close\r\n");
+            }
+            out.extend_from_slice(b"\r\n");
+        });
+        turn.counters.requests += 1;
+    }
+}
+
+/// What a WebSocket is opened with.
+#[derive(Clone, Debug)]
+pub(crate) struct Upgrade {
+    /// The value of `Sec-WebSocket-Accept`.
+    pub(crate) accept: String,
+    /// The subprotocol chosen.
+    pub(crate) subprotocol: Option<String>,
+}
+
+impl Upgrade {
+    /// The head that ends HTTP on this connection (RFC 6455 §4.2.2).
+    pub(crate) fn response(self) -> Response {
+        let response = Response::new(101)
+            .with("Upgrade", "websocket")
+            .with("Connection", "Upgrade")
+            .with("Sec-WebSocket-Accept", self.accept);
+        match self.subprotocol {
+            Some(name) => response.with("Sec-WebSocket-Protocol", name),
+            None => response,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What an application writes ([`Handler`]) and what it may do ([`Context`]).
+//!
+//! The four methods are those of Ratchet's `MessageComponentInterface`, in its order. Handlers name
+//! connections by id and hold none; what they ask for is queued or noted and never calls them back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::config::Publish;
+use crate::connection::Transport;
+use crate::error::{Error, PublishError, SendError, SubscribeError};
+use crate::http::{Peer, Request};
+use crate::hub::Hub;
+use crate::id::{After, ConnId, EntryId};
+use crate::log::TOPIC_DEFAULT;
+use crate::message::Message;
+use crate::metrics::{Counters, Reason};
+use crate::routes::Answer;
+
+/// What the server calls. All but `on_message` do nothing unless written.
+///
+/// Everything runs on the one thread of the loop: while a handler works, nobody is served. A
+/// handler that panics costs the connection it was called for (1011), not the server.
+///
+/// ```no_run
+/// use pousse::{Config, ConnId, Context, Error, Handler, Message, Server};
+///
+/// struct Chat;
+/// impl Handler for Chat {
+///     fn on_message(&mut self, _: ConnId, message: Message<'_>, ctx: &mut Context<'_>) {
+///         let _ = ctx.publish("general", message);
+///     }
+/// }
+///
+/// fn main() -> Result<(), Error> {
+///     Server::bind(Config::default(), Chat)?.run()
+/// }
+/// ```
+#[expect(unused_variables, reason = "names are documentation where a method has no body")]
+pub trait Handler {
+    /// A WebSocket was opened by this request.
+    fn on_open(&mut self, conn: ConnId, request: &Request, ctx: &mut Context<'_>) {}
+
+    /// A client sent a message. It borrows from the loop's buffer: copy what is to be kept.
+    fn on_message(&mut self, conn: ConnId, message: Message<'_>, ctx: &mut Context<'_>);
+
+    /// A WebSocket ended; exactly once for each `on_open`. The code is 1006 if there was no
+    /// closing handshake, 1005 if it named no code.
+    fn on_close(&mut self, conn: ConnId, code: CloseCode, reason: &str, ctx: &mut Context<'_>) {}
+
+    /// The peer broke the protocol, and is being closed already, or a handler panicked.
+    fn on_error(&mut self, conn: ConnId, error: &Error, ctx: &mut Context<'_>) {
+        ctx.close(conn, CloseCode::Error, "");
+    }
+
+    /// A whole request has come. `None`: the built-in routes answer it.
+    fn on_request(&mut self, request: &Request, ctx: &mut Context<'_>) -> Option<Answer> {
+        None
+    }
+
+    /// The time of a [`Context::wake_after`] has come.
+    fn on_wake(&mut self, token: u64, ctx: &mut Context<'_>) {}
+
+    /// A source of one's own ([`Server::watch`](crate::Server::watch)) is ready. Events come once
+    /// until the source says `WouldBlock`.
+    fn on_ready(&mut self, token: usize, ctx: &mut Context<'_>) {}
+}
+
+/// What a handler may do.
+pub struct Context<'a> {
+    pub(crate) hub: &'a mut Hub,
+}
+
+/// What is known of a client.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClientInfo {
+    /// Its name.
+    pub id: ConnId,
+    /// The other end.
+    pub peer: Peer,
+    /// How it is connected.
+    pub transport: Transport,
+    /// What it reads.
+    pub topics: Vec<Arc<str>>,
+    /// Entries that it has still to be given.
+    pub lag: usize,
+    /// Bytes that wait for its socket.
+    pub waiting_bytes: usize,
+}
+
+impl Context<'_> {
+    /// Sends to one WebSocket, past the log: it cannot be resumed.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`] and [`SendError::Full`]; then nothing was taken.
+    pub fn send<'m>(
+        &mut self,
+        conn: ConnId,
+        message: impl Into<Message<'m>>,
+    ) -> Result<(), SendError> {
+        self.hub.send(conn, message.into())
+    }
+
+    /// Appends to a topic: all its readers get it, now or when they resume. `None` would mean that
+    /// an engine outside gives the id later; in this build there is none.
+    ///
+    /// # Errors
+    /// [`PublishError`]; then nothing was kept.
+    pub fn publish<'m>(
+        &mut self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+    ) -> Result<Option<EntryId>, PublishError> {
+        self.hub.publish(topic, message.into(), None).map(Some)
+    }
+
+    /// Publishes to the topic `general`, which clients read who name none.
+    ///
+    /// # Errors
+    /// [`PublishError`]; then nothing was kept.
+    pub fn broadcast<'m>(
+        &mut self,
+        message: impl Into<Message<'m>>,
+    ) -> Result<Option<EntryId>, PublishError> {
+        self.publish(TOPIC_DEFAULT, message)
+    }
+
+    /// As [`broadcast`](Self::broadcast), but this client is not given it.
+    ///
+    /// # Errors
+    /// [`PublishError`]; then nothing was kept.
+    pub fn broadcast_except<'m>(
+        &mut self,
+        conn: ConnId,
+        message: impl Into<Message<'m>>,
+    ) -> Result<Option<EntryId>, PublishError> {
+        self.hub.publish(TOPIC_DEFAULT, message.into(), Some(conn)).map(Some)
+    }
+
+    /// Makes a WebSocket a reader of one more topic; one that reads it already goes on as it is.
+    /// Should the place named no longer be held whole, the client is told and closed (1013).
+    ///
+    /// # Errors
+    /// [`SubscribeError`]; then nothing was changed.
+    pub fn subscribe(
+        &mut self,
+        conn: ConnId,
+        topic: &str,
+        after: After,
+    ) -> Result<(), SubscribeError> {
+        self.hub.subscribe(conn, topic, after)
+    }
+
+    /// Ends a reading; false if there was none.
+    pub fn unsubscribe(&mut self, conn: ConnId, topic: &str) -> bool {
+        let Some(number) = self.hub.log.find(topic) else { return false };
+        self.hub.clients.unread(conn, number, &mut self.hub.log)
+    }
+
+    /// Begins the closing handshake. `on_close` follows when the connection has ended.
+    pub fn close(&mut self, conn: ConnId, code: CloseCode, reason: &str) {
+        self.hub.close(conn, code, reason, Reason::Handler);
+    }
+
+    /// The list of clients: open WebSockets and waiting long polls.
+    pub fn clients(&self) -> impl Iterator<Item = ConnId> {
+        let listed = self.hub.clients.iter().filter(|client| client.is_listed());
+        listed.map(|client| client.connection.id())
+    }
+
+    /// What is known of a client in the list.
+    pub fn client(&self, conn: ConnId) -> Option<ClientInfo> {
+        let client = self.hub.clients.get(conn).filter(|client| client.is_listed())?;
+        let readings = || client.connection.readings.iter();
+        let log = &self.hub.log;
+        Some(ClientInfo {
+            id: conn,
+            peer: client.connection.peer(),
+            transport: client.connection.transport(),
+            topics: readings().map(|it| log.topic(it.topic).name().clone()).collect(),
+            lag: readings().map(|it| log.topic(it.topic).count_after(it.seen)).sum(),
+            waiting_bytes: client.connection.waiting_bytes(),
+        })
+    }
+
+    /// The first topic that the client reads.
+    pub fn topic(&self, conn: ConnId) -> Option<Arc<str>> {
+        let reading = self.hub.clients.get(conn)?.connection.readings.first()?;
+        Some(self.hub.log.topic(reading.topic).name().clone())
+    }
+
+    /// Whether clients may publish, by the configuration.
+    pub fn may_publish(&self) -> bool {
+        self.hub.rules.publish == Publish::Anyone
+    }
+
+    /// Has `on_wake` called with this token when the time is over, not before and soon after.
+    pub fn wake_after(&mut self, wait: Duration, token: u64) {
+        // A time beyond what the clock can say is one that never comes.
+        if let Some(at) = self.hub.now.checked_add(wait) {
+            self.hub.wakes_made += 1;
+            let order = self.hub.wakes_made;
+            self.hub.wakes.push(std::cmp::Reverse((at, order, token)));
+        }
+    }
+
+    /// The moment at which this turn of the loop began.
+    pub fn now(&self) -> Instant {
+        self.hub.now
+    }
+
+    /// Ends the server: no new clients, WebSockets are closed with this code, answers are finished,
+    /// and within the limit `drain` it is over.
+    pub fn drain(&mut self, code: CloseCode) {
+        self.hub.drain.get_or_insert(code);
+    }
+
+    /// Ends the server when this turn is over, whoever is connected.
+    pub fn stop(&mut self) {
+        self.hub.is_stopped = true;
+    }
+
+    /// How often each thing happened.
+    pub fn counters(&self) -> &Counters {
+        &self.hub.turn.counters
+    }
+
+    /// Every number that bounds something.
+    pub fn limits(&self) -> &crate::config::Limits {
+        &self.hub.turn.limits
+    }
+}

@@ -1,0 +1,555 @@
+//! HTTP/1.1 requests: the head (RFC 9112 §2–§6, RFC 9110 §5).
+//!
+//! Pure functions over bytes. httparse finds the parts of a head; what it lets pass and RFC 9112
+//! does not is refused here: bare line feeds, two `Host` or `Content-Length`, a length beside a
+//! transfer coding. A head is looked for as its bytes arrive and parsed once, when it is whole.
+//! Contents are not read here, and which answer a request gets is `routes.rs`' business.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::{fmt, ops};
+
+use crate::config::{FIELDS_MAX, Limits, is_token_byte};
+use crate::metrics::Reason;
+use crate::response::Response;
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Over TCP, from this address.
+    Tcp(SocketAddr),
+    /// Over a unix socket.
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => write!(f, "{address}"),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// What is wrong with a request: the status, the word for counters, and what to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) reason: Reason,
+    pub(crate) detail: Cow<'static, str>,
+    /// What the status demands beside the problem: `Allow`, `Upgrade`, `Retry-After`.
+    pub(crate) fields: &'static [(&'static str, &'static str)],
+}
+
+impl Refusal {
+    pub(crate) fn new(status: u16, reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, reason, detail: detail.into(), fields: &[] }
+    }
+
+    pub(crate) fn with(mut self, fields: &'static [(&'static str, &'static str)]) -> Self {
+        self.fields = fields;
+        self
+    }
+
+    /// The refusal as an answer.
+    pub(crate) fn response(&self) -> Response {
+        let response = Response::problem(self.status, &self.detail);
+        self.fields.iter().fold(response, |response, (name, value)| response.with(name, *value))
+    }
+}
+
+fn bad(detail: &'static str) -> Refusal {
+    Refusal::new(400, Reason::Syntax, detail)
+}
+
+/// What the search for the end of a head came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Scan {
+    /// No end yet.
+    Partial,
+    /// The head ends here; it begins behind the blank lines.
+    Whole(usize),
+    /// A line ends in LF alone (RFC 9112 §2.2 allows to refuse it, and smugglers need it).
+    BareLineFeed,
+}
+
+/// The search for the end of one head, over bytes that arrive in pieces.
+///
+/// Each byte is looked at once, however the head is cut.
+#[derive(Debug, Default)]
+pub(crate) struct HeadScan {
+    /// Bytes of empty lines before the head; RFC 9112 §2.2 asks to pass over them.
+    pub(crate) blank_bytes: usize,
+    scanned: usize,
+}
+
+impl HeadScan {
+    /// Goes on where the last call ended; `bytes` are the same as then, and more.
+    pub(crate) fn scan(&mut self, bytes: &[u8]) -> Scan {
+        if self.scanned == self.blank_bytes {
+            while bytes.get(self.blank_bytes..).is_some_and(|rest| rest.starts_with(b"\r\n")) {
+                self.blank_bytes += 2;
+            }
+            self.scanned = self.blank_bytes;
+            if bytes.get(self.blank_bytes..) == Some(b"\r") {
+                return Scan::Partial;
+            }
+        }
+        let from = self.scanned;
+        let fresh = bytes.get(from..).unwrap_or_default();
+        for (offset, _) in fresh.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+            let at = from + offset;
+            match bytes.get(..=at).unwrap_or_default() {
+                [.., b'\r', b'\n', b'\r', b'\n'] => return Scan::Whole(at + 1),
+                [.., b'\r', b'\n'] => {}
+                _ => return Scan::BareLineFeed,
+            }
+        }
+        self.scanned = bytes.len();
+        Scan::Partial
+    }
+
+    /// What is wrong with a head whose end has not come within `limits.head_bytes`.
+    pub(crate) fn too_long(&self, bytes: &[u8]) -> Refusal {
+        match bytes.get(self.blank_bytes..).is_some_and(|head| head.contains(&b'\n')) {
+            false if bytes.len() > self.blank_bytes => too_long_target(),
+            _ => Refusal::new(
+                431,
+                Reason::HeadBytes,
+                "the request head is too long; send fewer or shorter header fields",
+            ),
+        }
+    }
+}
+
+pub(crate) fn bare_line_feed() -> Refusal {
+    bad("a line of the request head has to end in CR LF")
+}
+
+/// Where a part of the head stands in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
+    start: u32,
+    end: u32,
+}
+
+impl Part {
+    fn of(part: &[u8], whole: &[u8]) -> Self {
+        let start = part.as_ptr() as usize - whole.as_ptr() as usize;
+        let fit = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Self { start: fit(start), end: fit(start + part.len()) }
+    }
+
+    fn range(self) -> ops::Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// A request: its head, and its content once that is whole.
+#[derive(Debug)]
+pub struct Request {
+    head: Box<[u8]>,
+    method: Part,
+    target: Part,
+    fields: Vec<(Part, Part)>,
+    is_1_1: bool,
+    pub(crate) content_length: usize,
+    pub(crate) content: Vec<u8>,
+    pub(crate) refusal: Option<Refusal>,
+    peer: Peer,
+}
+
+impl Request {
+    /// The method, as sent: methods are case-sensitive.
+    pub fn method(&self) -> &str {
+        self.part(self.method)
+    }
+
+    /// The request target: path and query as sent, without what an absolute form has before them.
+    pub fn target(&self) -> &str {
+        self.part(self.target)
+    }
+
+    /// The target up to its query, still percent-encoded.
+    pub fn path(&self) -> &str {
+        self.target().split('?').next().unwrap_or_default()
+    }
+
+    /// The decoded names and values of the query, in their order; `None` for one that is not
+    /// percent-encoded UTF-8.
+    pub fn query(&self) -> impl Iterator<Item = Option<(Cow<'_, str>, Cow<'_, str>)>> {
+        let query = self.target().split_once('?').map_or("", |(_, query)| query);
+        query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((decode_form(name)?, decode_form(value)?))
+        })
+    }
+
+    /// The value of the first field of this name (names ignore case) that is text.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields(name).next()
+    }
+
+    /// The values of all fields of this name that are text.
+    pub fn fields(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.raw_fields(name).filter_map(|value| str::from_utf8(value).ok())
+    }
+
+    /// The content, empty if there is none.
+    pub fn content(&self) -> &[u8] {
+        &self.content
+    }
+
+    /// Whether all of the content is here.
+    pub fn is_whole(&self) -> bool {
+        self.content.len() >= self.content_length
+    }
+
+    /// Who asks.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Whether it asks to go on as a WebSocket (RFC 6455 §4.2.1; RFC 9110 §7.8: not in HTTP/1.0).
+    pub fn is_upgrade(&self) -> bool {
+        self.is_1_1
+            && self.method() == "GET"
+            && self.lists("connection", "upgrade")
+            && self.lists("upgrade", "websocket")
+    }
+
+    /// Whether the request is HTTP/1.1 and not 1.0.
+    pub(crate) fn is_1_1(&self) -> bool {
+        self.is_1_1
+    }
+
+    pub(crate) fn raw_fields(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.fields
+            .iter()
+            .filter(|(field, _)| self.bytes(*field).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| self.bytes(*value))
+    }
+
+    /// Whether a comma-separated field (all its lines together) has this member, ignoring case.
+    pub(crate) fn lists(&self, name: &str, member: &str) -> bool {
+        self.members(name).any(|it| it.eq_ignore_ascii_case(member))
+    }
+
+    /// The members of a comma-separated field, all its lines joined (RFC 9110 §5.3).
+    pub(crate) fn members(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.fields(name)
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .filter(|it| !it.is_empty())
+    }
+
+    /// Whether the connection ends with the answer.
+    pub(crate) fn wants_close(&self) -> bool {
+        !self.is_1_1 || self.lists("connection", "close")
+    }
+
+    fn bytes(&self, part: Part) -> &[u8] {
+        self.head.get(part.range()).unwrap_or_default()
+    }
+
+    fn part(&self, part: Part) -> &str {
+        // Method and target are checked to be ASCII when the head is parsed.
+        str::from_utf8(self.bytes(part)).unwrap_or_default()
+    }
+}
+
+/// Parses a whole head, blank lines before it taken away.
+///
+/// # Errors
+/// What cannot be trusted to end where it says is refused; the connection has to end then. A
+/// request whose end is known but whose content will not be taken comes back with a `refusal`.
+pub(crate) fn parse_head(head: &[u8], limits: &Limits, peer: Peer) -> Result<Request, Refusal> {
+    let mut storage = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let storage = storage.get_mut(..limits.headers).unwrap_or_default();
+    let mut parsed = httparse::Request::new(storage);
+    match parsed.parse(head) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err(bad("the request head is not whole")),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Refusal::new(
+                431,
+                Reason::Headers,
+                "the request has too many header fields; send fewer",
+            ));
+        }
+        Err(httparse::Error::Version) => {
+            return Err(bad("the request line has to end in HTTP/1.1 or HTTP/1.0"));
+        }
+        Err(_) => return Err(bad("the request head is not that of RFC 9112")),
+    }
+    let target = parsed.path.unwrap_or_default();
+    if target.len() > limits.target_bytes {
+        return Err(too_long_target());
+    }
+    if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        return Err(bad("the request target has a character that has to be percent-encoded"));
+    }
+    let mut request = Request {
+        method: Part::of(parsed.method.unwrap_or_default().as_bytes(), head),
+        target: Part::of(target.as_bytes(), head),
+        fields: parsed
+            .headers
+            .iter()
+            .map(|field| (Part::of(field.name.as_bytes(), head), Part::of(field.value, head)))
+            .collect(),
+        is_1_1: parsed.version == Some(1),
+        content_length: 0,
+        content: Vec::new(),
+        refusal: None,
+        head: head.into(),
+        peer,
+    };
+    if !request.method().bytes().all(is_token_byte) {
+        return Err(bad("the request method is not a token"));
+    }
+    check_target(&mut request)?;
+    check_framing(&mut request, limits)?;
+    Ok(request)
+}
+
+pub(crate) fn too_long_target() -> Refusal {
+    Refusal::new(414, Reason::TargetBytes, "the request target is too long; send a shorter one")
+}
+
+/// One `Host`, and a target in one of the forms of RFC 9112 §3.2.
+fn check_target(request: &mut Request) -> Result<(), Refusal> {
+    let hosts = request.raw_fields("host").count();
+    if hosts > 1 || (hosts == 0 && request.is_1_1) {
+        return Err(bad("a request has to have exactly one Host field"));
+    }
+    let host = request.raw_fields("host").next().unwrap_or_default();
+    let is_host_byte = |byte: &u8| byte.is_ascii_graphic() && !b"/?#@\\,<>\"{}|^`".contains(byte);
+    if hosts == 1 && (host.is_empty() || !host.iter().all(is_host_byte)) {
+        return Err(bad("the Host field has to name a host, and a port where it is not the usual"));
+    }
+    let target = request.target();
+    if target.starts_with('/') || (target == "*" && request.method() == "OPTIONS") {
+        return Ok(());
+    }
+    let rest = ["http://", "https://"].iter().find_map(|scheme| {
+        let (head, rest) = target.split_at_checked(scheme.len())?;
+        head.eq_ignore_ascii_case(scheme).then_some(rest)
+    });
+    let Some(rest) = rest else {
+        return Err(bad("the request target has to begin with a slash"));
+    };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    if hosts == 1 && !authority.as_bytes().eq_ignore_ascii_case(host) {
+        return Err(bad("the request target names another host than the Host field"));
+    }
+    let start = request.target.range().end - rest.len() + authority.len();
+    let path_follows = rest.get(authority.len()..).is_some_and(|path| path.starts_with('/'));
+    if !path_follows {
+        return Err(bad("the request target has to have a path, at least a slash"));
+    }
+    request.target.start = u32::try_from(start).unwrap_or(u32::MAX);
+    Ok(())
+}
+
+/// Where the content ends (RFC 9112 §6): by `Content-Length` or not at all.
+fn check_framing(request: &mut Request, limits: &Limits) -> Result<(), Refusal> {
+    let lengths = request.raw_fields("content-length").count();
+    let has_coding = request.raw_fields("transfer-encoding").next().is_some();
+    if has_coding && (lengths > 0 || !request.is_1_1) {
+        return Err(bad("Transfer-Encoding cannot stand beside Content-Length or in HTTP/1.0"));
+    }
+    if has_coding {
+        let is_chunked = request.members("transfer-encoding").eq_by_case("chunked");
+        return Err(match is_chunked {
+            true => Refusal::new(
+                411,
+                Reason::Request,
+                "chunked content is not taken; send it with Content-Length",
+            ),
+            false => Refusal::new(
+                501,
+                Reason::Request,
+                "this transfer coding is not known; send the content with Content-Length",
+            ),
+        });
+    }
+    if lengths > 1 {
+        return Err(bad("there is more than one Content-Length"));
+    }
+    let Some(length) = request.raw_fields("content-length").next() else {
+        return Ok(());
+    };
+    if length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
+        return Err(bad("Content-Length has to be a decimal number"));
+    }
+    let length = str::from_utf8(length).ok().and_then(|digits| digits.parse::<u64>().ok());
+    match length.and_then(|length| usize::try_from(length).ok()) {
+        Some(length) if length <= limits.max_message => request.content_length = length,
+        _ => {
+            let detail = format!("the content is over {} bytes; send less", limits.max_message);
+            request.refusal = Some(Refusal::new(413, Reason::MaxMessage, detail));
+        }
+    }
+    Ok(())
+}
+
+/// Whether an iterator has one item and that is `word`, ignoring case.
+trait EqByCase {
+    fn eq_by_case(self, word: &str) -> bool;
+}
+
+impl<'a, I: Iterator<Item = &'a str>> EqByCase for I {
+    fn eq_by_case(mut self, word: &str) -> bool {
+        self.next().is_some_and(|it| it.eq_ignore_ascii_case(word)) && self.next().is_none()
+    }
+}
+
+/// Decodes a name or value of a query: `+` is a space, `%XX` a byte, all of it UTF-8.
+pub(crate) fn decode_form(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains(['+', '%']) {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                u8::try_from(digit()? << 4 | digit()?).ok()?
+            }
+            plain => plain,
+        });
+    }
+    String::from_utf8(decoded).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(head: &str) -> Result<Request, u16> {
+        parse_head(head.as_bytes(), &Limits::default(), Peer::Unix)
+            .map_err(|refusal| refusal.status)
+    }
+
+    fn status(head: &str) -> u16 {
+        parse(head)
+            .map_or_else(|status| status, |request| request.refusal.map_or(0, |it| it.status))
+    }
+
+    #[test]
+    fn a_head_is_found_however_it_is_cut_and_each_byte_is_looked_at_once() {
+        let head = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nrest";
+        let mut scan = HeadScan::default();
+        for end in 0..31 {
+            assert_eq!(scan.scan(&head[..end]), Scan::Partial, "{end}");
+        }
+        assert_eq!(scan.scan(head), Scan::Whole(31));
+        assert_eq!(scan.blank_bytes, 4);
+        assert_eq!(HeadScan::default().scan(head), Scan::Whole(31));
+        for bare in [&b"GET / HTTP/1.1\nHost"[..], b"\n", b"\r\n\n", b"GET /\r\n\n"] {
+            assert_eq!(HeadScan::default().scan(bare), Scan::BareLineFeed, "{bare:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_without_end_is_told_by_what_made_it_long() {
+        for (bytes, status) in [("GET /aaaa", 414), ("GET / HTTP/1.1\r\nX: aa", 431), ("\r\n", 431)]
+        {
+            let mut scan = HeadScan::default();
+            assert_eq!(scan.scan(bytes.as_bytes()), Scan::Partial);
+            assert_eq!(scan.too_long(bytes.as_bytes()).status, status, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_two_servers_could_read_differently_is_refused() {
+        for (head, expected) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 0),
+            ("GET / HTTP/1.0\r\n\r\n", 0),
+            ("GET / HTTP/1.1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
+            ("GET nowhere HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 0),
+            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n", 0),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\n", 413),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", 413),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", 411),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                400,
+            ),
+            ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        ] {
+            assert_eq!(status(head), expected, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_is_read_as_its_path_if_its_host_is_the_host_field() {
+        let request = parse("GET http://A:80/x?y HTTP/1.1\r\nHost: a:80\r\n\r\n").unwrap();
+        assert_eq!((request.target(), request.path()), ("/x?y", "/x"));
+        assert_eq!(status("GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
+        assert_eq!(status("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
+        assert_eq!(status("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
+    }
+
+    #[test]
+    fn limits_on_fields_and_target_have_their_own_status() {
+        let fields: String = (0..63).map(|n| format!("X-{n}: 1\r\n")).collect();
+        assert_eq!(status(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")), 0);
+        assert_eq!(status(&format!("GET / HTTP/1.1\r\nHost: a\r\nY: 1\r\n{fields}\r\n")), 431);
+        let target = "a".repeat(4095);
+        assert_eq!(status(&format!("GET /{target} HTTP/1.1\r\nHost: a\r\n\r\n")), 0);
+        assert_eq!(status(&format!("GET /{target}a HTTP/1.1\r\nHost: a\r\n\r\n")), 414);
+    }
+
+    #[test]
+    fn fields_are_joined_over_lines_and_ignore_case() {
+        let request = parse(
+            "GET /?a=1&b=%C3%A9+x&c HTTP/1.1\r\nhOST: a\r\nConnection: keep-alive\r\n\
+             connection: Foo , UPGRADE\r\n\r\n",
+        )
+        .unwrap();
+        assert!(request.lists("Connection", "upgrade") && !request.wants_close());
+        let query: Vec<_> = request.query().map(Option::unwrap).collect();
+        assert_eq!(query.len(), 3);
+        assert_eq!(query[1], ("b".into(), "é x".into()));
+        assert_eq!(query[2], ("c".into(), "".into()));
+    }
+
+    #[test]
+    fn a_query_that_is_not_percent_encoded_utf_8_is_told_apart() {
+        for (text, decoded) in [
+            ("a%20b", Some("a b")),
+            ("%41", Some("A")),
+            ("%", None),
+            ("%4", None),
+            ("%zz", None),
+            ("%ff", None),
+            ("%+1", None),
+        ] {
+            assert_eq!(decode_form(text).as_deref(), decoded, "{text}");
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Everything but the handler and the readiness of sockets: clients, log, rules, files.
+//!
+//! This is what a handler's `Context` acts on and what an [`Answer`] is carried out on. It queues
+//! and notes; it calls no handler and writes to no socket, so nothing re-enters.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Instant;
+
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::clients::Clients;
+use crate::connection::LongPoll;
+use crate::error::{PublishError, SendError, SubscribeError};
+use crate::files::Files;
+use crate::http::{Refusal, Request};
+use crate::id::{After, ConnId, EntryId};
+use crate::log::{Log, TopicNumber};
+use crate::message::Message;
+use crate::metrics::Reason;
+use crate::poll;
+use crate::response::Response;
+use crate::routes::{self, Answer, Poll, Reads, Rules};
+use crate::turn::Turn;
+
+/// See the head of this file.
+pub(crate) struct Hub {
+    /// Everyone connected.
+    pub(crate) clients: Clients,
+    /// Everything published.
+    pub(crate) log: Log,
+    /// What connections are lent.
+    pub(crate) turn: Turn,
+    /// What decides on requests.
+    pub(crate) rules: Rules,
+    /// What is served where no route is.
+    pub(crate) files: Files,
+    /// Whether each listener can be reached from this machine alone.
+    pub(crate) on_loopback: Vec<bool>,
+    /// The moment at which this turn began.
+    pub(crate) now: Instant,
+    /// When a handler wants to be woken, and with which token; the middle keeps the order.
+    pub(crate) wakes: BinaryHeap<Reverse<(Instant, u64, u64)>>,
+    pub(crate) wakes_made: u64,
+    /// The server is to end, telling clients this code.
+    pub(crate) drain: Option<CloseCode>,
+    /// The server is to end at once.
+    pub(crate) is_stopped: bool,
+}
+
+impl Hub {
+    /// Appends a message and has its readers visited.
+    pub(crate) fn publish(
+        &mut self,
+        topic: &str,
+        message: Message<'_>,
+        except: Option<ConnId>,
+    ) -> Result<EntryId, PublishError> {
+        match self.log.append(topic, message, except, self.turn.now) {
+            Ok((number, id)) => {
+                self.turn.counters.published += 1;
+                self.clients.spread(number, &self.log);
+                Ok(id)
+            }
+            Err(error) => {
+                self.turn.counters.count_refused(reason_of(error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends to one client.
+    pub(crate) fn send(&mut self, to: ConnId, message: Message<'_>) -> Result<(), SendError> {
+        let client = self.clients.get_mut(to).ok_or(SendError::Gone)?;
+        client.connection.send(message, &mut self.turn)?;
+        self.clients.touch(to);
+        Ok(())
+    }
+
+    /// Begins to close one client.
+    pub(crate) fn close(&mut self, conn: ConnId, code: CloseCode, reason: &str, why: Reason) {
+        if let Some(client) = self.clients.get_mut(conn) {
+            client.connection.close(code, reason, why, &mut self.turn);
+            self.clients.touch(conn);
+        }
+    }
+
+    /// Makes an open WebSocket a reader of one more topic.
+    pub(crate) fn subscribe(
+        &mut self,
+        conn: ConnId,
+        topic: &str,
+        after: After,
+    ) -> Result<(), SubscribeError> {
+        let client = self.clients.get(conn).filter(|client| client.connection.is_open());
+        let client = client.ok_or(SubscribeError::Gone)?;
+        let number = self.log.find(topic);
+        if number.is_some_and(|number| client.reads(number)) {
+            return Ok(());
+        }
+        if client.connection.readings.len() >= self.turn.limits.subscriptions {
+            self.turn.counters.count_refused(Reason::Subscriptions);
+            return Err(SubscribeError::TooMany);
+        }
+        let place = self.log.place(number, after);
+        if place.is_gap {
+            self.turn.counters.gaps += 1;
+            let reason = format!("gap; oldest {}", self.log.oldest(number));
+            self.close(conn, CloseCode::Again, &reason, Reason::Gap);
+            return Ok(());
+        }
+        match self.clients.read(conn, topic, place.seen, &mut self.log) {
+            Ok(_) => Ok(()),
+            Err(PublishError::BadTopic) => Err(SubscribeError::BadTopic),
+            Err(_) => Err(SubscribeError::TopicsFull),
+        }
+    }
+
+    /// Carries out an answer. True: a WebSocket was opened by it.
+    pub(crate) fn perform(&mut self, conn: ConnId, request: &Request, answer: Answer) -> bool {
+        let result = match answer {
+            Answer::Response(response) => {
+                self.respond(conn, &response);
+                Ok(())
+            }
+            Answer::Upgrade(reads) => return self.open(conn, request, &reads),
+            Answer::Poll(poll) => self.poll(conn, request, &poll),
+            Answer::Publish(topic) => self.publish_request(conn, request, &topic),
+            Answer::File => self.send_file(conn, request),
+        };
+        if let Err(refusal) = result {
+            self.refuse(conn, request, &refusal);
+        }
+        false
+    }
+
+    /// Answers with what is wrong, and says so in the log.
+    pub(crate) fn refuse(&mut self, conn: ConnId, request: &Request, refusal: &Refusal) {
+        log::info!(
+            "event=refused client={conn} peer={} status={} reason={} path={:?}",
+            request.peer(),
+            refusal.status,
+            refusal.reason,
+            request.path()
+        );
+        if let Some(client) = self.clients.get_mut(conn) {
+            match request.is_whole() {
+                true => client.connection.refuse(refusal, &mut self.turn),
+                false => client.connection.refuse_content(refusal, &mut self.turn),
+            }
+        }
+    }
+
+    /// Answers a request whose handler panicked.
+    pub(crate) fn fail_request(&mut self, conn: ConnId) {
+        let detail = "the handler of this request failed; the server's log says why";
+        if let Some(client) = self.clients.get_mut(conn) {
+            let refusal = Refusal::new(500, Reason::Panic, detail);
+            client.connection.refuse_content(&refusal, &mut self.turn);
+        }
+    }
+
+    /// Whether the client came through a listener that only this machine can reach.
+    pub(crate) fn is_on_loopback(&self, conn: ConnId) -> bool {
+        let listener = self.clients.get(conn).map_or(0, |client| usize::from(client.listener));
+        self.on_loopback.get(listener).copied().unwrap_or(false)
+    }
+
+    fn respond(&mut self, conn: ConnId, response: &Response) {
+        if let Some(client) = self.clients.get_mut(conn) {
+            client.connection.respond(response, &mut self.turn);
+        }
+    }
+
+    /// The opening handshake, then the topics. A gap closes it again: text frames cannot tell one.
+    fn open(&mut self, conn: ConnId, request: &Request, reads: &Reads) -> bool {
+        let upgrade = match routes::handshake(request, &self.rules, self.is_on_loopback(conn)) {
+            Ok(upgrade) => upgrade,
+            Err(refusal) => {
+                self.refuse(conn, request, &refusal);
+                return false;
+            }
+        };
+        let Some(client) = self.clients.get_mut(conn) else { return false };
+        client.connection.upgrade(upgrade, &mut self.turn);
+        client.is_opened = true;
+        for topic in &reads.topics {
+            let after = reads.after.unwrap_or(After::Now);
+            if let Err(error) = self.subscribe(conn, topic, after) {
+                self.close(conn, CloseCode::Again, &error.to_string(), Reason::MaxTopics);
+            }
+        }
+        true
+    }
+
+    /// Answers a poll, or has it wait for something to answer.
+    fn poll(&mut self, conn: ConnId, request: &Request, poll: &Poll) -> Result<(), Refusal> {
+        let after = poll.reads.after.unwrap_or(After::Earliest);
+        let mut is_gap = false;
+        let mut has_news = false;
+        let mut places: Vec<(TopicNumber, u64)> = Vec::new();
+        for topic in &poll.reads.topics {
+            let number = self.log.find(topic);
+            let place = self.log.place(number, after);
+            is_gap |= place.is_gap;
+            if let Some(number) = number {
+                has_news |= self.log.topic(number).count_after(place.seen) > 0;
+                places.push((number, place.seen));
+            }
+        }
+        self.turn.counters.gaps += u64::from(is_gap);
+        let may_wait = request.method() == "GET" && !has_news && !is_gap;
+        if let Some(wait) = poll.wait.filter(|wait| may_wait && !wait.is_zero()) {
+            return self.begin_wait(conn, poll, wait);
+        }
+        let mut response = match poll.wait {
+            Some(_) => Response::new(200).with("Cache-Control", "no-store"),
+            None => Response::new(200).with("Cache-Control", "private, no-cache"),
+        };
+        if let Some(wait) = poll.wait.filter(|_| poll.is_preference) {
+            response = response.with("Preference-Applied", format!("wait={}", wait.as_secs()));
+        }
+        let Some(client) = self.clients.get_mut(conn) else { return Ok(()) };
+        let answer = poll::Poll { places: &places, limit: poll.limit, is_gap };
+        let known = |tag: &str| poll.wait.is_none() && routes::has_tag(request, tag);
+        client.connection.respond_poll(&answer, response, known, &self.log, &mut self.turn);
+        Ok(())
+    }
+
+    fn begin_wait(
+        &mut self,
+        conn: ConnId,
+        poll: &Poll,
+        wait: std::time::Duration,
+    ) -> Result<(), Refusal> {
+        let after = poll.reads.after.unwrap_or(After::Earliest);
+        for topic in &poll.reads.topics {
+            let place = self.log.place(self.log.find(topic), after);
+            if let Err(error) = self.clients.read(conn, topic, place.seen, &mut self.log) {
+                self.clients.stop_reading(conn, &mut self.log);
+                return Err(refusal_of(error));
+            }
+        }
+        if let Some(client) = self.clients.get_mut(conn) {
+            let preference = poll.is_preference.then_some(wait.as_secs());
+            let poll = LongPoll { limit: poll.limit, is_gap: false, preference, is_due: false };
+            client.connection.wait(poll, wait, &self.turn);
+        }
+        Ok(())
+    }
+
+    fn publish_request(
+        &mut self,
+        conn: ConnId,
+        request: &Request,
+        topic: &str,
+    ) -> Result<(), Refusal> {
+        let content = request.content();
+        let is_octets = request.field("content-type").is_some_and(|value| {
+            let kind = value.split(';').next().unwrap_or_default();
+            kind.trim().eq_ignore_ascii_case("application/octet-stream")
+        });
+        let message = match str::from_utf8(content) {
+            Ok(text) if !is_octets => Message::Text(text),
+            _ => Message::Binary(content),
+        };
+        let id = self.publish(topic, message, None).map_err(refusal_of)?;
+        let readers = self.log.find(topic).map_or(0, |number| self.log.topic(number).readers());
+        let mut json = format!("{{\"id\":\"{id}\",\"topic\":").into_bytes();
+        crate::json::push_string(&mut json, topic);
+        json.extend_from_slice(format!(",\"readers\":{readers}}}\n").as_bytes());
+        let response = Response::json(201, json)
+            .with("Cache-Control", "no-store")
+            .with("Vary", "Accept, Origin");
+        self.respond(conn, &response);
+        if let Some(client) = self.clients.get_mut(conn) {
+            client.is_publisher = true;
+        }
+        Ok(())
+    }
+
+    fn send_file(&mut self, conn: ConnId, request: &Request) -> Result<(), Refusal> {
+        let not_found = Refusal::new(404, Reason::Request, "there is nothing at this path");
+        let found = self.files.find(request.path()).ok_or(not_found)?;
+        let Some(client) = self.clients.get_mut(conn) else { return Ok(()) };
+        if routes::has_tag(request, &found.etag) {
+            let response = Response::new(304)
+                .with("ETag", String::from(found.etag))
+                .with("Cache-Control", "no-cache");
+            client.connection.respond(&response, &mut self.turn);
+        } else {
+            client.connection.send_file(found, &mut self.turn);
+        }
+        Ok(())
+    }
+}
+
+/// The word under which a failed publish is counted.
+fn reason_of(error: PublishError) -> Reason {
+    match error {
+        PublishError::BadTopic => Reason::Request,
+        PublishError::TooLong => Reason::MaxMessage,
+        PublishError::TopicsFull => Reason::MaxTopics,
+        PublishError::Busy => Reason::Outbox,
+    }
+}
+
+fn refusal_of(error: PublishError) -> Refusal {
+    let status = match error {
+        PublishError::BadTopic => 400,
+        PublishError::TooLong => 413,
+        PublishError::TopicsFull | PublishError::Busy => 503,
+    };
+    let refusal = Refusal::new(status, reason_of(error), error.to_string());
+    match status {
+        503 => refusal.with(&[("Retry-After", "5")]),
+        _ => refusal,
+    }
+}

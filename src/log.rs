@@ -1,0 +1,542 @@
+//! The log: topics, their entries, and what a reader at a given place has still to be given.
+//!
+//! Every push is an entry here and every client is a cursor over it. [`Log::append`] is the only
+//! way in. The log knows no clients: readers ask it what comes after their place, and it only
+//! counts how many there are, because a topic that is read is never dropped.
+//!
+//! Invariants:
+//! - `seq` grows by one per entry over all topics, so one number is a place in every topic.
+//! - `floor` of a topic is the `seq` of its last entry dropped. A place below it has missed
+//!   something, a place at or above it has not. It never falls.
+//! - An entry is dropped only after every reader of its topic was offered it ([`Log::offered`]).
+//!   A reader that could not take it then is behind, and will be told of the gap.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use slab::Slab;
+
+use crate::config::Limits;
+use crate::error::PublishError;
+use crate::id::{After, ConnId, EntryId};
+use crate::message::{self, Kind, Message};
+use crate::tick::Tick;
+
+/// The topic of those who name none, and of `broadcast`.
+pub(crate) const TOPIC_DEFAULT: &str = "general";
+
+/// The longest name of a topic, in bytes.
+pub(crate) const TOPIC_BYTES_MAX: usize = 128;
+
+/// Whether `name` may be a topic: 1 to 128 bytes of UTF-8 without control characters.
+pub(crate) fn is_topic_name(name: &str) -> bool {
+    (1..=TOPIC_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+/// A topic's number while it exists. Whoever holds one as a reader keeps the topic in existence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TopicNumber(pub(crate) u32);
+
+/// One message, kept as the frame in which it leaves (the payload is the end of it).
+pub struct Entry {
+    /// Its place in the run.
+    pub seq: u64,
+    /// Text or binary.
+    pub kind: Kind,
+    /// Who is not to be given it.
+    pub except: Option<ConnId>,
+    payload_at: u8,
+    frame: Bytes,
+    envelope: OnceCell<Bytes>,
+}
+
+/// What an entry costs beside its frame: itself, its place in `order`, the allocator's share.
+const ENTRY_OVERHEAD_BYTES: usize = size_of::<Entry>() + size_of::<Ordered>() + 32;
+
+impl Entry {
+    /// The whole WebSocket frame.
+    pub fn frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    /// The message alone.
+    pub fn payload(&self) -> &[u8] {
+        self.frame.get(usize::from(self.payload_at)..).unwrap_or_default()
+    }
+}
+
+/// The entries of one name.
+pub struct Topic {
+    name: Arc<str>,
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    floor: u64,
+    last: u64,
+    readers: u32,
+    /// The first entry that not every reader was offered yet.
+    unoffered: u64,
+    is_crowded: bool,
+}
+
+impl Topic {
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The `seq` of its newest entry, dropped or not; what it began at if it never had one.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The `seq` of the last entry dropped.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// How many read it.
+    pub fn readers(&self) -> u32 {
+        self.readers
+    }
+
+    /// How many entries are kept.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entries above `seen`, oldest first. Finding the first takes a binary search.
+    pub fn after(&self, seen: u64) -> impl Iterator<Item = &Entry> {
+        self.entries.range(self.index_after(seen)..)
+    }
+
+    /// How many entries are above `seen`.
+    pub fn count_after(&self, seen: u64) -> usize {
+        self.entries.len() - self.index_after(seen)
+    }
+
+    fn index_after(&self, seen: u64) -> usize {
+        match seen >= self.last {
+            true => self.entries.len(),
+            false => self.entries.partition_point(|entry| entry.seq <= seen),
+        }
+    }
+
+    fn is_over(&self, limits: &Limits) -> bool {
+        self.entries.len() > limits.history || self.bytes > limits.history_bytes
+    }
+}
+
+/// Where a reader stands in a topic, found from what it asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Everything up to this `seq` is behind it.
+    pub seen: u64,
+    /// Whether something between what it asked for and here is no longer held.
+    pub is_gap: bool,
+}
+
+/// One line of the order in which entries of all topics were written.
+struct Ordered {
+    seq: u64,
+    topic: TopicNumber,
+    at: Tick,
+}
+
+/// All topics.
+pub struct Log {
+    run: u64,
+    last: u64,
+    /// The highest `last` of the topics dropped: below it, nobody knows what an absent topic held.
+    dropped_floor: u64,
+    topics: Slab<Topic>,
+    names: HashMap<Arc<str>, TopicNumber>,
+    /// Entries by age. A line whose entry was trimmed by its topic's own bound is stale.
+    order: VecDeque<Ordered>,
+    entries: usize,
+    bytes: usize,
+    /// Topics that got entries since the last trim.
+    crowded: Vec<TopicNumber>,
+    /// Bytes kept over the bounds because not every reader was offered them yet.
+    excess_bytes: usize,
+    /// Entries that hold an encoded form beside their frame, and the bytes of these forms.
+    encoded: RefCell<Vec<(TopicNumber, u64)>>,
+    encoded_bytes: Cell<usize>,
+    encodings: Cell<u64>,
+    limits: Limits,
+}
+
+impl Log {
+    /// An empty log; `run` is the Unix millisecond of the start.
+    pub fn new(run: u64, limits: Limits) -> Self {
+        Self {
+            run,
+            last: 0,
+            dropped_floor: 0,
+            topics: Slab::new(),
+            names: HashMap::new(),
+            order: VecDeque::new(),
+            entries: 0,
+            bytes: 0,
+            crowded: Vec::new(),
+            excess_bytes: 0,
+            encoded: RefCell::default(),
+            encoded_bytes: Cell::new(0),
+            encodings: Cell::new(0),
+            limits,
+        }
+    }
+
+    /// Appends a message. The one door through which anything reaches more than one client.
+    ///
+    /// # Errors
+    /// [`PublishError`]; then nothing was kept.
+    pub fn append(
+        &mut self,
+        topic: &str,
+        message: Message<'_>,
+        except: Option<ConnId>,
+        now: Tick,
+    ) -> Result<(TopicNumber, EntryId), PublishError> {
+        if message.as_bytes().len() > self.limits.max_message {
+            return Err(PublishError::TooLong);
+        }
+        if self.excess_bytes > self.limits.history_total {
+            return Err(PublishError::Busy);
+        }
+        let number = self.open(topic)?;
+        let (frame, payload_at) = message::frame(message);
+        self.last += 1;
+        let seq = self.last;
+        self.bytes += frame.len() + ENTRY_OVERHEAD_BYTES;
+        self.entries += 1;
+        self.order.push_back(Ordered { seq, topic: number, at: now });
+        let topic = self.topic_mut(number);
+        topic.last = seq;
+        topic.bytes += frame.len();
+        if topic.readers > 0 {
+            topic.unoffered = topic.unoffered.min(seq);
+        }
+        topic.entries.push_back(Entry {
+            seq,
+            kind: message.kind(),
+            except,
+            payload_at: u8::try_from(payload_at).unwrap_or(0),
+            frame,
+            envelope: OnceCell::new(),
+        });
+        if !topic.is_crowded {
+            topic.is_crowded = true;
+            self.crowded.push(number);
+        }
+        Ok((number, self.id(seq)))
+    }
+
+    /// Counts a reader of the topic, which exists from now on.
+    ///
+    /// # Errors
+    /// [`PublishError::BadTopic`] and [`PublishError::TopicsFull`].
+    pub fn join(&mut self, topic: &str) -> Result<TopicNumber, PublishError> {
+        let number = self.open(topic)?;
+        self.topic_mut(number).readers += 1;
+        Ok(number)
+    }
+
+    /// Takes back one [`join`](Self::join).
+    pub fn leave(&mut self, number: TopicNumber) {
+        let topic = self.topic_mut(number);
+        topic.readers -= 1;
+        if topic.readers == 0 {
+            topic.unoffered = u64::MAX;
+            if topic.is_empty() {
+                self.drop_topic(number);
+            }
+        }
+    }
+
+    /// Every reader of the topic has been offered its entries up to `seq`.
+    pub fn offered(&mut self, number: TopicNumber, seq: u64) {
+        if let Some(topic) = self.topics.get_mut(number.0 as usize) {
+            topic.unoffered = if topic.last > seq { seq + 1 } else { u64::MAX };
+        }
+    }
+
+    /// Drops what is over a bound, oldest first, and topics that are empty and unread.
+    ///
+    /// Work: proportional to what is dropped, and so to what was published.
+    pub fn trim(&mut self, now: Tick) {
+        self.excess_bytes = 0;
+        let mut crowded = std::mem::take(&mut self.crowded);
+        crowded.retain(|&number| self.trim_topic(number));
+        self.crowded = crowded;
+        while let Some(oldest) = self.order.front() {
+            let (seq, number, at) = (oldest.seq, oldest.topic, oldest.at);
+            let held = self.holds(number, seq);
+            let is_due = at.after(self.limits.history_age) <= now
+                || self.bytes + self.encoded_bytes.get() > self.limits.history_total;
+            if held && (!is_due || self.topic(number).unoffered <= seq) {
+                break;
+            }
+            self.order.pop_front();
+            if held {
+                self.drop_oldest(number);
+            }
+        }
+        // A topic that trims itself leaves stale lines behind an older entry of a quiet one.
+        if self.order.len() > 2 * self.entries + 64 {
+            let order = std::mem::take(&mut self.order);
+            self.order = order.into_iter().filter(|it| self.holds(it.topic, it.seq)).collect();
+        }
+    }
+
+    /// When the oldest entry will be too old.
+    pub fn deadline(&self) -> Tick {
+        self.order.front().map_or(Tick::NEVER, |oldest| oldest.at.after(self.limits.history_age))
+    }
+
+    /// Forgets forms that were made for readers who all have them now.
+    pub fn drop_encoded(&mut self) {
+        for (number, seq) in std::mem::take(self.encoded.get_mut()) {
+            if let Some(topic) = self.topics.get_mut(number.0 as usize) {
+                let at = topic.index_after(seq - 1);
+                if let Some(entry) = topic.entries.get_mut(at).filter(|entry| entry.seq == seq) {
+                    entry.envelope = OnceCell::new();
+                }
+            }
+        }
+        self.encoded_bytes.set(0);
+    }
+
+    /// The topic of this name, if it exists.
+    pub fn find(&self, name: &str) -> Option<TopicNumber> {
+        self.names.get(name).copied()
+    }
+
+    /// The topic of this number, which the caller got as a reader or in this turn.
+    ///
+    /// # Panics
+    /// If it does not exist: only a mistake in pousse can ask for such a one.
+    pub fn topic(&self, number: TopicNumber) -> &Topic {
+        self.topics.get(number.0 as usize).expect("a topic that is held exists")
+    }
+
+    /// Where someone who asks for `after` stands in `topic` (`None`: absent).
+    pub fn place(&self, topic: Option<TopicNumber>, after: After) -> Place {
+        let floor = topic.map_or(self.dropped_floor, |number| self.topic(number).floor);
+        match after {
+            After::Now => Place { seen: self.last, is_gap: false },
+            After::Earliest => Place { seen: floor, is_gap: false },
+            After::Id(id) if id.run == self.run && (floor..=self.last).contains(&id.seq) => {
+                Place { seen: id.seq, is_gap: false }
+            }
+            After::Id(_) => Place { seen: floor, is_gap: true },
+        }
+    }
+
+    /// Entries of several topics above the places given, in the order of their ids.
+    pub fn merge(&self, places: impl Iterator<Item = (TopicNumber, u64)>) -> Merge<'_> {
+        let heads = places.map(|(number, seen)| {
+            let topic = self.topic(number);
+            (topic, topic.index_after(seen))
+        });
+        Merge { heads: heads.filter(|(topic, at)| *at < topic.len()).collect() }
+    }
+
+    /// The entry's envelope, made by `encode` when it is first needed.
+    pub fn envelope(&self, topic: &Topic, entry: &Entry, encode: impl FnOnce() -> Bytes) -> Bytes {
+        let made = entry.envelope.get_or_init(|| {
+            let bytes = encode();
+            self.encodings.set(self.encodings.get() + 1);
+            self.encoded_bytes.set(self.encoded_bytes.get() + bytes.len());
+            if let Some(number) = self.find(&topic.name) {
+                self.encoded.borrow_mut().push((number, entry.seq));
+            }
+            bytes
+        });
+        made.clone()
+    }
+
+    /// The id of the `seq`th entry of this run.
+    pub fn id(&self, seq: u64) -> EntryId {
+        EntryId { run: self.run, seq }
+    }
+
+    /// The id of the newest entry of all topics.
+    pub fn newest(&self) -> EntryId {
+        self.id(self.last)
+    }
+
+    /// The oldest entry of the topic that is kept; the newest of all if it keeps none.
+    pub fn oldest(&self, topic: Option<TopicNumber>) -> EntryId {
+        let kept = topic.and_then(|number| self.topic(number).entries.front());
+        self.id(kept.map_or(self.last, |entry| entry.seq))
+    }
+
+    /// Whether so much waits to be offered to readers that publishers should not be read.
+    pub fn is_behind(&self) -> bool {
+        self.excess_bytes > self.limits.history_bytes
+    }
+
+    /// Bytes held, bookkeeping included.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.encoded_bytes.get()
+    }
+
+    /// Entries held.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether no entry is held.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// How many topics exist.
+    pub fn topics(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// How often an entry was encoded in a form other than its frame.
+    pub fn encodings(&self) -> u64 {
+        self.encodings.get()
+    }
+
+    fn topic_mut(&mut self, number: TopicNumber) -> &mut Topic {
+        self.topics.get_mut(number.0 as usize).expect("a topic that is held exists")
+    }
+
+    fn open(&mut self, name: &str) -> Result<TopicNumber, PublishError> {
+        if let Some(number) = self.find(name) {
+            return Ok(number);
+        }
+        if !is_topic_name(name) {
+            return Err(PublishError::BadTopic);
+        }
+        if self.topics.len() >= self.limits.max_topics {
+            self.make_room()?;
+        }
+        let name: Arc<str> = name.into();
+        let floor = self.dropped_floor;
+        let index = self.topics.insert(Topic {
+            name: name.clone(),
+            entries: VecDeque::new(),
+            bytes: 0,
+            floor,
+            last: floor,
+            readers: 0,
+            unoffered: u64::MAX,
+            is_crowded: false,
+        });
+        let number = TopicNumber(u32::try_from(index).map_err(|_| PublishError::TopicsFull)?);
+        self.names.insert(name, number);
+        Ok(number)
+    }
+
+    /// Drops the unread topic with the oldest entry.
+    ///
+    /// Work: at worst every entry that is kept is looked at, 16 bytes each.
+    fn make_room(&mut self) -> Result<(), PublishError> {
+        let unread = self
+            .order
+            .iter()
+            .find(|it| self.holds(it.topic, it.seq) && self.topic(it.topic).readers == 0)
+            .map(|it| it.topic)
+            .ok_or(PublishError::TopicsFull)?;
+        while !self.topic(unread).is_empty() {
+            self.drop_front(unread);
+        }
+        self.drop_topic(unread);
+        Ok(())
+    }
+
+    /// Whether the topic still is the one, and still has the entry, that a line of `order` names.
+    fn holds(&self, number: TopicNumber, seq: u64) -> bool {
+        // Numbers are reused; the entries of the topic that has it now are all younger.
+        let oldest = self.topics.get(number.0 as usize).and_then(|topic| topic.entries.front());
+        oldest.is_some_and(|oldest| oldest.seq <= seq)
+    }
+
+    /// Brings the topic within its own bounds; true if it has to be looked at again.
+    fn trim_topic(&mut self, number: TopicNumber) -> bool {
+        let Some(topic) = self.topics.get(number.0 as usize).filter(|topic| topic.is_crowded)
+        else {
+            return false;
+        };
+        let unoffered = topic.unoffered;
+        while self.topic(number).is_over(&self.limits)
+            && self.topic(number).entries.front().is_some_and(|oldest| oldest.seq < unoffered)
+        {
+            self.drop_front(number);
+        }
+        let topic = self.topic(number);
+        let is_over = topic.is_over(&self.limits);
+        if is_over {
+            let entries = topic.len().saturating_sub(self.limits.history);
+            let bytes = topic.bytes.saturating_sub(self.limits.history_bytes);
+            self.excess_bytes += bytes.max(entries * ENTRY_OVERHEAD_BYTES);
+        } else {
+            self.topic_mut(number).is_crowded = false;
+            if self.topic(number).is_empty() && self.topic(number).readers == 0 {
+                self.drop_topic(number);
+            }
+        }
+        is_over
+    }
+
+    fn drop_oldest(&mut self, number: TopicNumber) {
+        self.drop_front(number);
+        if self.topic(number).is_empty() && self.topic(number).readers == 0 {
+            self.drop_topic(number);
+        }
+    }
+
+    fn drop_front(&mut self, number: TopicNumber) {
+        let topic = self.topic_mut(number);
+        if let Some(entry) = topic.entries.pop_front() {
+            topic.floor = entry.seq;
+            topic.bytes -= entry.frame.len();
+            self.bytes -= entry.frame.len() + ENTRY_OVERHEAD_BYTES;
+            self.entries -= 1;
+        }
+    }
+
+    fn drop_topic(&mut self, number: TopicNumber) {
+        let topic = self.topics.remove(number.0 as usize);
+        assert!(topic.readers == 0 && topic.is_empty(), "a topic in use was dropped");
+        self.names.remove(&topic.name);
+        self.dropped_floor = self.dropped_floor.max(topic.last);
+    }
+}
+
+/// See [`Log::merge`]. Each step looks at one entry of each topic.
+pub struct Merge<'l> {
+    heads: Vec<(&'l Topic, usize)>,
+}
+
+impl<'l> Iterator for Merge<'l> {
+    type Item = (&'l Topic, &'l Entry);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry_of = |&(topic, at): &(&'l Topic, usize)| topic.entries.get(at);
+        let (index, entry) = self
+            .heads
+            .iter()
+            .enumerate()
+            .filter_map(|(index, head)| Some((index, entry_of(head)?)))
+            .min_by_key(|(_, entry)| entry.seq)?;
+        let head = self.heads.get_mut(index)?;
+        head.1 += 1;
+        let topic = head.0;
+        if head.1 == topic.len() {
+            self.heads.swap_remove(index);
+        }
+        Some((topic, entry))
+    }
+}

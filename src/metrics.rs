@@ -1,0 +1,229 @@
+//! Counters: how often each thing happened since the start. Plain numbers, one thread.
+
+use std::fmt;
+
+macro_rules! words {
+    ($(#[$outer:meta])* $name:ident { $($(#[doc = $doc:literal])+ $case:ident => $word:literal,)+ }) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum $name { $($(#[doc = $doc])+ $case,)+ }
+
+        impl $name {
+            /// Every one of them.
+            pub const ALL: &[$name] = &[$($name::$case,)+];
+
+            /// The word for it in counters, in log lines and, for a limit, on the command line.
+            pub const fn word(self) -> &'static str {
+                match self { $($name::$case => $word,)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+    };
+}
+
+words! {
+    /// Why a request was refused or a connection ended.
+    Reason {
+        /// The closing handshake that the peer began, or a whole answer.
+        Done => "done",
+        /// The peer's bytes ended, or were reset, without a closing handshake.
+        Gone => "gone",
+        /// The handler closed it.
+        Handler => "handler",
+        /// A handler panicked on it.
+        Panic => "panic",
+        /// The server is ending.
+        Drain => "drain",
+        /// A request that is not HTTP/1.1.
+        Syntax => "syntax",
+        /// A method, path, version or field that cannot be served.
+        Request => "request",
+        /// `Origin` is neither the server's own nor listed.
+        Origin => "origin",
+        /// `Host` is not a name of this server.
+        Host => "host",
+        /// Publishing is not allowed.
+        Publish => "publish",
+        /// Bytes that are not RFC 6455.
+        Protocol => "protocol",
+        /// Text that is not UTF-8.
+        Utf8 => "utf8",
+        /// The reader's place is no longer held whole.
+        Gap => "gap",
+        /// The limit of that name.
+        MaxMessage => "max-message",
+        /// The limit of that name.
+        MaxTopics => "max-topics",
+        /// The limit of that name.
+        HeadBytes => "head-bytes",
+        /// The limit of that name.
+        Headers => "headers",
+        /// The limit of that name.
+        TargetBytes => "target-bytes",
+        /// The limit of that name.
+        HeadTimeout => "head-timeout",
+        /// The limit of that name.
+        BodyTimeout => "body-timeout",
+        /// The limit of that name.
+        IdleTimeout => "idle-timeout",
+        /// The limit of that name.
+        Requests => "requests",
+        /// The limit of that name.
+        Subscriptions => "subscriptions",
+        /// The limit of that name.
+        PongTimeout => "pong-timeout",
+        /// The limit of that name.
+        Fragments => "fragments",
+        /// The limit of that name.
+        MessageTimeout => "message-timeout",
+        /// The limit of that name.
+        Controls => "controls",
+        /// The limit of that name.
+        CloseTimeout => "close-timeout",
+        /// The limit of that name.
+        Outbox => "outbox",
+        /// The limit of that name.
+        Stall => "stall",
+        /// The limit of that name.
+        Commands => "commands",
+        /// The limit of that name.
+        MaxClients => "max-clients",
+        /// A file that ended before its length.
+        File => "file",
+    }
+}
+
+/// How often each thing happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections ended, by reason.
+    closed: [u64; Reason::ALL.len()],
+    /// Requests, messages and commands refused, by reason.
+    refused: [u64; Reason::ALL.len()],
+    /// Requests answered.
+    pub requests: u64,
+    /// WebSockets opened.
+    pub opened: u64,
+    /// Messages received over WebSockets.
+    pub received: u64,
+    /// Entries appended to the log.
+    pub published: u64,
+    /// Entries given to readers and pollers.
+    pub delivered: u64,
+    /// Encodings of entries; the frame of an entry is made with it and not counted.
+    pub encoded: u64,
+    /// Times that several entries were joined into one piece for readers at the same place.
+    pub joined: u64,
+    /// Readers told that their place is no longer held whole.
+    pub gaps: u64,
+    /// Handlers that panicked.
+    pub panics: u64,
+    /// Read calls on sockets, and their bytes.
+    pub reads: u64,
+    /// Bytes read from sockets.
+    pub read_bytes: u64,
+    /// Write calls on sockets.
+    pub writes: u64,
+    /// Bytes written to sockets.
+    pub written_bytes: u64,
+    /// Readiness told of a client that has left meanwhile.
+    pub stale_events: u64,
+    /// Times the system could not hand over a connection (descriptors, memory).
+    pub accept_failures: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let none = [0; Reason::ALL.len()];
+        Self {
+            closed: none,
+            refused: none,
+            accepted: 0,
+            requests: 0,
+            opened: 0,
+            received: 0,
+            published: 0,
+            delivered: 0,
+            encoded: 0,
+            joined: 0,
+            gaps: 0,
+            panics: 0,
+            reads: 0,
+            read_bytes: 0,
+            writes: 0,
+            written_bytes: 0,
+            stale_events: 0,
+            accept_failures: 0,
+        }
+    }
+}
+
+impl Counters {
+    /// Connections that ended for this reason.
+    pub fn closed(&self, reason: Reason) -> u64 {
+        self.closed.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    /// Requests, messages and commands refused for this reason.
+    pub fn refused(&self, reason: Reason) -> u64 {
+        self.refused.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn count_closed(&mut self, reason: Reason) {
+        if let Some(count) = self.closed.get_mut(reason as usize) {
+            *count += 1;
+        }
+    }
+
+    pub(crate) fn count_refused(&mut self, reason: Reason) {
+        if let Some(count) = self.refused.get_mut(reason as usize) {
+            *count += 1;
+        }
+    }
+}
+
+impl fmt::Display for Counters {
+    /// One line of `name=number`; reasons that never occurred are left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "accepted={} requests={} opened={} received={} published={} delivered={} encoded={} \
+             joined={} gaps={} panics={} reads={} read_bytes={} writes={} written_bytes={} \
+             stale_events={} accept_failures={}",
+            self.accepted,
+            self.requests,
+            self.opened,
+            self.received,
+            self.published,
+            self.delivered,
+            self.encoded,
+            self.joined,
+            self.gaps,
+            self.panics,
+            self.reads,
+            self.read_bytes,
+            self.writes,
+            self.written_bytes,
+            self.stale_events,
+            self.accept_failures
+        )?;
+        for &reason in Reason::ALL {
+            if self.closed(reason) > 0 {
+                write!(f, " closed.{reason}={}", self.closed(reason))?;
+            }
+            if self.refused(reason) > 0 {
+                write!(f, " refused.{reason}={}", self.refused(reason))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! Bytes on their way to one client: the only place where they wait.
+//!
+//! ```text
+//!   written      chunks: shared, never copied          tail: small things, copied together
+//!  ░░░░░░░░[▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒][▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒][▒▒▒▒▒▒▒▒▒][head, pong, short frame, …]
+//!          └ sent ┘                                        → one gathered write
+//! ```
+//!
+//! An idle client owns no outbox: it is lent one while something is to be written, and keeps it
+//! only as long as the socket refuses bytes. Every chunk, and the tail, begins with a whole frame.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+
+use bytes::Bytes;
+
+/// Up to this size a chunk is copied to its neighbours rather than shared: a longer write costs
+/// less than one more piece of it.
+const COPY_BYTES_MAX: usize = 512;
+
+/// Pieces in one gathered write.
+const PIECES_MAX: usize = 32;
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// Everything is written.
+    Drained,
+    /// The socket takes no more; it will say when it does.
+    Blocked,
+    /// The budget is spent. The socket might take more and will not say so again.
+    Budget,
+}
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    chunks: VecDeque<Bytes>,
+    tail: Vec<u8>,
+    /// Bytes of the first piece that are written already.
+    sent: usize,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Appends bytes that others may share.
+    pub fn push(&mut self, chunk: Bytes) {
+        if chunk.len() <= COPY_BYTES_MAX {
+            return self.extend(&chunk);
+        }
+        self.bytes += chunk.len();
+        self.seal();
+        self.chunks.push_back(chunk);
+    }
+
+    /// Appends a copy of the bytes.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.write_with(|tail| tail.extend_from_slice(bytes));
+    }
+
+    /// Appends what `write` appends to the tail.
+    pub fn write_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.tail.len();
+        write(&mut self.tail);
+        self.bytes += self.tail.len() - before;
+    }
+
+    /// Writes at most about `budget` bytes: one call if the socket takes them or says no.
+    ///
+    /// # Errors
+    /// What the socket said, `WouldBlock` and `Interrupted` excepted. Nothing is lost by it.
+    pub fn write_to(&mut self, sink: &mut impl Write, budget: usize) -> io::Result<Flush> {
+        let mut written = 0;
+        while !self.is_empty() {
+            if written >= budget {
+                return Ok(Flush::Budget);
+            }
+            let (offered, result) = self.write_once(sink);
+            match result {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(taken) => {
+                    self.advance(taken);
+                    written += taken;
+                    // A short write means that the buffer is full: asking again would only say so.
+                    if taken < offered {
+                        return Ok(Flush::Blocked);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Flush::Blocked);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Flush::Drained)
+    }
+
+    /// Drops all but the rest of the frame that is partly written. `frame_bytes` tells the length
+    /// of the frame at the beginning of what it is shown.
+    pub fn cut(&mut self, frame_bytes: impl Fn(&[u8]) -> Option<usize>) {
+        self.seal();
+        let first = self.chunks.pop_front().unwrap_or_default();
+        self.chunks.clear();
+        let mut end = 0;
+        while end < self.sent {
+            match first.get(end..).and_then(&frame_bytes) {
+                Some(length) if length > 0 => end += length,
+                _ => break,
+            }
+        }
+        let end = end.min(first.len());
+        self.bytes = end.saturating_sub(self.sent);
+        match self.bytes {
+            0 => self.sent = 0,
+            _ => self.chunks.push_back(first.slice(..end)),
+        }
+    }
+
+    /// Forgets everything, and gives back memory that only a rare burst needed.
+    pub fn clear(&mut self) {
+        self.chunks.clear();
+        self.chunks.shrink_to(2 * PIECES_MAX);
+        self.tail.clear();
+        self.tail.shrink_to(64 * 1024);
+        self.sent = 0;
+        self.bytes = 0;
+    }
+
+    /// Turns the tail into a chunk, so that something can stand behind it.
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(std::mem::take(&mut self.tail).into());
+        }
+    }
+
+    fn write_once(&self, sink: &mut impl Write) -> (usize, io::Result<usize>) {
+        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+        let mut count = 0;
+        let mut offered = 0;
+        let mut skip = self.sent;
+        let tail = Some(self.tail.as_slice()).filter(|tail| !tail.is_empty());
+        for (piece, bytes) in
+            pieces.iter_mut().zip(self.chunks.iter().map(Bytes::as_ref).chain(tail))
+        {
+            let rest = bytes.get(skip..).unwrap_or_default();
+            skip = 0;
+            *piece = IoSlice::new(rest);
+            offered += rest.len();
+            count += 1;
+        }
+        let result = match pieces.get(..count) {
+            Some([one]) => sink.write(one),
+            Some(several) => sink.write_vectored(several),
+            None => Ok(0),
+        };
+        (offered, result)
+    }
+
+    fn advance(&mut self, taken: usize) {
+        self.bytes -= taken;
+        self.sent += taken;
+        while let Some(first) = self.chunks.front() {
+            if self.sent < first.len() {
+                return;
+            }
+            self.sent -= first.len();
+            self.chunks.pop_front();
+        }
+        if self.sent == self.tail.len() {
+            self.tail.clear();
+            self.sent = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket that takes `take` bytes a call, and `room` in all.
+    struct Socket {
+        take: usize,
+        room: usize,
+        got: Vec<u8>,
+        calls: usize,
+    }
+
+    impl Write for Socket {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.calls += 1;
+            let taken = bytes.len().min(self.take).min(self.room);
+            if taken == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.room -= taken;
+            self.got.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.write(&pieces.iter().flat_map(|piece| piece.to_vec()).collect::<Vec<_>>())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn socket(take: usize, room: usize) -> Socket {
+        Socket { take, room, got: Vec::new(), calls: 0 }
+    }
+
+    fn long(byte: u8) -> Bytes {
+        vec![byte; COPY_BYTES_MAX + 1].into()
+    }
+
+    #[test]
+    fn everything_leaves_in_order_and_in_one_call() {
+        let mut outbox = Outbox::default();
+        outbox.extend(b"head");
+        outbox.push(long(1));
+        outbox.push(Bytes::from_static(b"short"));
+        outbox.push(long(2));
+        outbox.extend(b"tail");
+        let all = [b"head", &long(1)[..], b"short", &long(2)[..], b"tail"].concat();
+        assert_eq!(outbox.bytes(), all.len());
+        let mut socket = socket(usize::MAX, usize::MAX);
+        assert_eq!(outbox.write_to(&mut socket, usize::MAX).unwrap(), Flush::Drained);
+        assert_eq!((socket.calls, socket.got), (1, all));
+        assert_eq!((outbox.bytes(), outbox.sent), (0, 0));
+    }
+
+    #[test]
+    fn a_short_write_ends_the_attempt_and_nothing_is_lost_at_any_cut() {
+        for room in 0..=1040 {
+            let mut outbox = Outbox::default();
+            outbox.extend(b"head");
+            outbox.push(long(1));
+            outbox.push(long(2));
+            outbox.extend(b"tail!");
+            let all = [b"head", &long(1)[..], &long(2)[..], b"tail!"].concat();
+            let mut first = socket(usize::MAX, room);
+            let flush = outbox.write_to(&mut first, usize::MAX).unwrap();
+            assert_eq!(flush == Flush::Drained, room >= all.len(), "{room}");
+            outbox.extend(b"more");
+            let mut rest = socket(usize::MAX, usize::MAX);
+            outbox.write_to(&mut rest, usize::MAX).unwrap();
+            assert_eq!([first.got, rest.got].concat(), [&all[..], b"more"].concat(), "{room}");
+        }
+    }
+
+    #[test]
+    fn a_budget_stops_a_socket_that_takes_everything() {
+        let mut outbox = Outbox::default();
+        for _ in 0..2 * PIECES_MAX {
+            outbox.push(long(1));
+        }
+        let mut socket = socket(usize::MAX, usize::MAX);
+        assert_eq!(outbox.write_to(&mut socket, 1000).unwrap(), Flush::Budget);
+        assert_eq!(socket.calls, 1);
+        assert_eq!(outbox.write_to(&mut socket, usize::MAX).unwrap(), Flush::Drained);
+    }
+
+    #[test]
+    fn a_cut_keeps_the_frame_that_has_begun_and_no_other() {
+        let frame_bytes = |bytes: &[u8]| Some(2 + usize::from(*bytes.get(1)?));
+        for (room, kept) in [(0, 0), (1, 6), (6, 1), (7, 0), (8, 6), (14, 0)] {
+            let mut outbox = Outbox::default();
+            for _ in 0..3 {
+                outbox.extend(b"\x81\x05Hello");
+            }
+            let mut socket = socket(usize::MAX, room);
+            outbox.write_to(&mut socket, usize::MAX).unwrap();
+            outbox.cut(frame_bytes);
+            assert_eq!(outbox.bytes(), kept, "after {room} bytes");
+            let mut rest = self::socket(usize::MAX, usize::MAX);
+            outbox.extend(b"END");
+            outbox.write_to(&mut rest, usize::MAX).unwrap();
+            let all = [socket.got, rest.got].concat();
+            assert_eq!((all.len() - 3) % 7, 0, "whole frames, then the end");
+            assert!(all.ends_with(b"END"));
+        }
+    }
+}

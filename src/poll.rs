@@ -1,0 +1,138 @@
+//! An entry as JSON, and several as the one answer of a poll or a long poll (RFC 6202 §2).
+//!
+//! ```text
+//! {"messages":[ENVELOPE,…],"last":"RUN-SEQ","gap":false,"readers":2}
+//! ENVELOPE = {"id":"RUN-SEQ","topic":"general","data":"Bonjour"}    ("base64" if it is binary)
+//! ```
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+
+use crate::config::Limits;
+use crate::id::EntryId;
+use crate::json;
+use crate::log::{Entry, Log, Topic, TopicNumber};
+use crate::message::Kind;
+use crate::response::put_number;
+
+/// What a poll asks for, and what is known of it.
+pub(crate) struct Poll<'p> {
+    /// The topics that exist, and the reader's place in each.
+    pub places: &'p [(TopicNumber, u64)],
+    /// Most messages wanted.
+    pub limit: usize,
+    /// Whether its cursor had a gap.
+    pub is_gap: bool,
+}
+
+/// Writes the answer; returns its `last` and the number of messages in it.
+///
+/// Bounds: `limit` messages, and bytes up to `poll_bytes` and one message more.
+pub(crate) fn put_answer(
+    out: &mut Vec<u8>,
+    poll: &Poll<'_>,
+    log: &Log,
+    limits: &Limits,
+) -> (EntryId, usize) {
+    out.extend_from_slice(b"{\"messages\":[");
+    let start = out.len();
+    let mut count = 0;
+    let mut last = log.newest();
+    for (topic, entry) in log.merge(poll.places.iter().copied()) {
+        if count == poll.limit || (count > 0 && out.len() - start >= limits.poll_bytes) {
+            // Everything up to the one that is held back is given or was never asked for.
+            last = log.id(entry.seq - 1);
+            break;
+        }
+        if count > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(&envelope(log, topic, entry));
+        count += 1;
+    }
+    out.extend_from_slice(b"],\"last\":\"");
+    put_id(out, last);
+    out.extend_from_slice(match poll.is_gap {
+        true => b"\",\"gap\":true,\"readers\":",
+        false => b"\",\"gap\":false,\"readers\":",
+    });
+    let readers = |(number, _): &(TopicNumber, u64)| u64::from(log.topic(*number).readers());
+    put_number(out, poll.places.iter().map(readers).sum());
+    out.extend_from_slice(b"}\n");
+    (last, count)
+}
+
+/// The entry as JSON, made once for all.
+pub(crate) fn envelope(log: &Log, topic: &Topic, entry: &Entry) -> Bytes {
+    log.envelope(topic, entry, || {
+        let payload = entry.payload();
+        let mut out = Vec::with_capacity(64 + topic.name().len() + payload.len() * 5 / 4);
+        out.extend_from_slice(b"{\"id\":\"");
+        put_id(&mut out, log.id(entry.seq));
+        out.extend_from_slice(b"\",\"topic\":");
+        json::push_string(&mut out, topic.name());
+        match entry.kind {
+            Kind::Text => {
+                out.extend_from_slice(b",\"data\":");
+                json::push_string(&mut out, str::from_utf8(payload).unwrap_or_default());
+            }
+            Kind::Binary => {
+                out.extend_from_slice(b",\"base64\":\"");
+                out.extend_from_slice(BASE64.encode(payload).as_bytes());
+                out.push(b'"');
+            }
+        }
+        out.push(b'}');
+        out.into()
+    })
+}
+
+/// Appends `RUN-SEQ`.
+pub(crate) fn put_id(out: &mut Vec<u8>, id: EntryId) {
+    put_number(out, id.run);
+    out.push(b'-');
+    put_number(out, id.seq);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+    use crate::tick::Tick;
+
+    fn answer(log: &Log, places: &[(TopicNumber, u64)], limit: usize) -> String {
+        let mut out = Vec::new();
+        let poll = Poll { places, limit, is_gap: false };
+        put_answer(&mut out, &poll, log, &Limits::default());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn topics_are_merged_by_id_and_last_is_the_place_to_go_on_from() {
+        let mut log = Log::new(7, Limits::default());
+        let (a, _) = log.append("a", "un".into(), None, Tick(0)).unwrap();
+        let (b, _) = log.append("b", Message::Binary(b"\xff\0"), None, Tick(0)).unwrap();
+        log.append("a", "trois".into(), None, Tick(0)).unwrap();
+        log.append("c", "not asked for".into(), None, Tick(0)).unwrap();
+        let (one, two, three) = (
+            r#"{"id":"7-1","topic":"a","data":"un"}"#,
+            r#"{"id":"7-2","topic":"b","base64":"/wA="}"#,
+            r#"{"id":"7-3","topic":"a","data":"trois"}"#,
+        );
+        for (places, limit, messages, last) in [
+            (&[(a, 0), (b, 0)][..], 100, format!("{one},{two},{three}"), "7-4"),
+            (&[(a, 0), (b, 0)], 2, format!("{one},{two}"), "7-2"),
+            (&[(a, 1), (b, 1)], 1, two.into(), "7-2"),
+            (&[(a, 0)], 1, one.into(), "7-2"),
+            (&[(a, 1)], 0, String::new(), "7-2"),
+            (&[(a, 3)], 0, String::new(), "7-4"),
+            (&[], 100, String::new(), "7-4"),
+        ] {
+            let expected = format!(
+                "{{\"messages\":[{messages}],\"last\":\"{last}\",\"gap\":false,\"readers\":0}}\n"
+            );
+            assert_eq!(answer(&log, places, limit), expected);
+        }
+        assert_eq!(log.encodings(), 3, "each entry is encoded once, however often it is given");
+    }
+}

@@ -1,0 +1,376 @@
+//! From a request to what is to be done with it: an [`Answer`], or a [`Refusal`].
+//!
+//! ```text
+//!  /api/messages  GET        poll; with `wait` a long poll; with `Upgrade` a WebSocket
+//!                 POST       publish
+//!  /websocket     GET        a WebSocket, or 426
+//!  anything else  GET        a file
+//! ```
+//!
+//! Pure: nothing is carried out here, and only the request and the [`Rules`] decide.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use tungstenite::handshake::derive_accept_key;
+
+use crate::config::{Config, Publish};
+use crate::exchange::Upgrade;
+use crate::http::{Refusal, Request};
+use crate::id::After;
+use crate::log::{TOPIC_DEFAULT, is_topic_name};
+use crate::metrics::Reason;
+use crate::origin;
+use crate::response::Response;
+
+/// What is to be done with a request. A handler's `on_request` may return one of these.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Answer {
+    /// This is the answer.
+    Response(Response),
+    /// Open a WebSocket that reads these topics, if the request is an opening handshake.
+    Upgrade(Reads),
+    /// Give what comes after the place, at once or when there is something.
+    Poll(Poll),
+    /// Append the content to this topic.
+    Publish(String),
+    /// Send the file of the request's path.
+    File,
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Answer::Response(response)
+    }
+}
+
+/// Topics, and the place in them from which to read. Its default reads nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// No two the same.
+    pub topics: Vec<String>,
+    /// `None`: what is usual for the transport.
+    pub after: Option<After>,
+}
+
+/// What a poll or long poll asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Poll {
+    /// Which topics, from where.
+    pub reads: Reads,
+    /// Most messages wanted.
+    pub limit: usize,
+    /// How long the answer may be held back; `None`: not at all, it is a poll.
+    pub wait: Option<Duration>,
+    /// Whether the wait was asked for by `Prefer`.
+    pub is_preference: bool,
+}
+
+/// What, beside the request, decides.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    /// Who may publish.
+    pub publish: Publish,
+    pub(crate) origins: Vec<String>,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) subprotocols: Vec<String>,
+    pub(crate) subscriptions: usize,
+    pub(crate) wait_max: Duration,
+}
+
+impl Rules {
+    /// The rules of a configuration whose `publish` has been resolved.
+    pub(crate) fn new(config: &Config, publish: Publish) -> Self {
+        Self {
+            publish,
+            origins: config.origins.clone(),
+            hosts: config.hosts.clone(),
+            subprotocols: config.subprotocols.clone(),
+            subscriptions: config.limits.subscriptions,
+            wait_max: config.limits.wait_max,
+        }
+    }
+}
+
+/// The one resource of messages.
+const MESSAGES: &str = "/api/messages";
+const WEBSOCKET: &str = "/websocket";
+
+/// `limit` where none is given, and the most that can be asked for.
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+/// What can be said of a request by its head alone, before its content is read.
+///
+/// # Errors
+/// [`Refusal`]; the content is not to be read then.
+pub(crate) fn admit(request: &Request, rules: &Rules, on_loopback: bool) -> Result<(), Refusal> {
+    if on_loopback && let Some(host) = request.raw_fields("host").next() {
+        let is_known =
+            str::from_utf8(host).is_ok_and(|host| origin::is_known_host(host, &rules.hosts));
+        if !is_known {
+            return Err(Refusal::new(
+                421,
+                Reason::Host,
+                "this server is not known by the name in the Host field; \
+                     add the name with --host",
+            ));
+        }
+    }
+    if let Some(refusal) = &request.refusal {
+        return Err(refusal.clone());
+    }
+    if request.path() == MESSAGES && request.method() == "POST" {
+        check_origin(request, rules, on_loopback)?;
+        if rules.publish == Publish::Nobody {
+            return Err(Refusal::new(
+                403,
+                Reason::Publish,
+                "publishing is not allowed here; the server's --publish decides",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What to do with a whole request that was admitted.
+///
+/// # Errors
+/// [`Refusal`], with a detail that says what to change.
+pub(crate) fn route(
+    request: &Request,
+    rules: &Rules,
+    on_loopback: bool,
+) -> Result<Answer, Refusal> {
+    let method = request.method();
+    if !matches!(
+        method,
+        "GET" | "HEAD" | "POST" | "OPTIONS" | "PUT" | "PATCH" | "DELETE" | "TRACE" | "CONNECT"
+    ) {
+        return Err(Refusal::new(501, Reason::Request, "this method is not known"));
+    }
+    match (request.path(), method) {
+        (MESSAGES | WEBSOCKET, "GET") if request.is_upgrade() => {
+            Ok(Answer::Upgrade(Query::parse(request, rules.subscriptions)?.reads()))
+        }
+        (MESSAGES, "GET" | "HEAD") => {
+            check_origin(request, rules, on_loopback)?;
+            Query::parse(request, rules.subscriptions)?.poll(request, rules).map(Answer::Poll)
+        }
+        (MESSAGES, "POST") => publish(request, rules),
+        (MESSAGES, "OPTIONS") => Ok(options("GET, HEAD, POST, OPTIONS", request, rules)),
+        (MESSAGES, _) => Err(not_allowed(&[("Allow", "GET, HEAD, POST, OPTIONS")])),
+        (WEBSOCKET, "GET" | "HEAD") => Err(Refusal::new(
+            426,
+            Reason::Request,
+            "this is a WebSocket; ask with Connection: Upgrade and Upgrade: websocket",
+        )
+        .with(&[("Upgrade", "websocket"), ("Connection", "Upgrade")])),
+        (_, "OPTIONS") => Ok(options("GET, HEAD, OPTIONS", request, rules)),
+        (WEBSOCKET, _) => Err(not_allowed(&[("Allow", "GET, HEAD, OPTIONS")])),
+        (_, "GET" | "HEAD") => Ok(Answer::File),
+        _ => Err(not_allowed(&[("Allow", "GET, HEAD, OPTIONS")])),
+    }
+}
+
+/// Checks an opening handshake (RFC 6455 §4.2.1) and prepares its answer.
+///
+/// # Errors
+/// [`Refusal`]: 400, 403 for a foreign origin, 426 for another version.
+pub(crate) fn handshake(
+    request: &Request,
+    rules: &Rules,
+    on_loopback: bool,
+) -> Result<Upgrade, Refusal> {
+    check_origin(request, rules, on_loopback)?;
+    let bad = |detail: &'static str| Err(Refusal::new(400, Reason::Request, detail));
+    if !request.is_upgrade() {
+        return bad("a WebSocket is opened by GET with Connection: Upgrade, Upgrade: websocket");
+    }
+    if request.content_length > 0 {
+        return bad("an opening handshake has no content");
+    }
+    let mut versions = request.raw_fields("sec-websocket-version");
+    match (versions.next(), versions.next()) {
+        (Some(b"13"), None) => {}
+        (Some(_), None) => {
+            let detail = "this version is not spoken; ask with Sec-WebSocket-Version: 13";
+            return Err(Refusal::new(426, Reason::Request, detail)
+                .with(&[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")]));
+        }
+        _ => return bad("an opening handshake has one Sec-WebSocket-Version, which is 13"),
+    }
+    let mut keys = request.raw_fields("sec-websocket-key");
+    let (Some(key), None) = (keys.next(), keys.next()) else {
+        return bad("an opening handshake has one Sec-WebSocket-Key");
+    };
+    if !BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
+        return bad("Sec-WebSocket-Key has to be 16 bytes in base64");
+    }
+    let mut offered = request.members("sec-websocket-protocol").peekable();
+    let offers_some = offered.peek().is_some();
+    let chosen = offered.find(|name| rules.subprotocols.iter().any(|it| it == name));
+    if offers_some && chosen.is_none() {
+        return bad("none of the subprotocols offered is spoken here; offer none, or another");
+    }
+    Ok(Upgrade { accept: derive_accept_key(key), subprotocol: chosen.map(str::to_owned) })
+}
+
+/// Whether the tag of a representation is among those the client has (RFC 9110 §13.1.2).
+pub(crate) fn has_tag(request: &Request, tag: &str) -> bool {
+    let strong = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
+    request.members("if-none-match").any(|it| it == "*" || strong(it) == strong(tag))
+}
+
+/// A page of another origin may not ask. Who sends no `Origin` is no page.
+fn check_origin(request: &Request, rules: &Rules, on_loopback: bool) -> Result<(), Refusal> {
+    let mut origins = request.raw_fields("origin");
+    let passes = match (origins.next().map(str::from_utf8), origins.next()) {
+        (None, _) => true,
+        (Some(Ok(origin)), None) => {
+            let host = request.field("host").unwrap_or_default();
+            origin::is_own(origin, host, on_loopback)
+                || rules.origins.iter().any(|it| origin::is_same(it, origin))
+        }
+        _ => false,
+    };
+    match passes {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            403,
+            Reason::Origin,
+            "pages of this origin may not connect; allow the origin with --origin",
+        )),
+    }
+}
+
+fn not_allowed(allow: &'static [(&'static str, &'static str)]) -> Refusal {
+    Refusal::new(405, Reason::Request, "this method is not for this path; see Allow").with(allow)
+}
+
+fn options(allow: &'static str, request: &Request, rules: &Rules) -> Answer {
+    let response = Response::new(204).with("Allow", allow).with("Vary", "Accept, Origin");
+    let is_listed =
+        |origin: &str| rules.origins.iter().any(|listed| origin::is_same(listed, origin));
+    Answer::Response(match request.field("origin").is_some_and(is_listed) {
+        true => response
+            .with("Access-Control-Allow-Methods", "GET, HEAD, POST")
+            .with(
+                "Access-Control-Allow-Headers",
+                "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, \
+                 Prefer",
+            )
+            .with("Access-Control-Max-Age", "600"),
+        false => response,
+    })
+}
+
+fn publish(request: &Request, rules: &Rules) -> Result<Answer, Refusal> {
+    let mut topics = Query::parse(request, rules.subscriptions)?.topics;
+    match (topics.pop(), topics.is_empty()) {
+        (None, _) => Ok(Answer::Publish(TOPIC_DEFAULT.to_owned())),
+        (Some(topic), true) => Ok(Answer::Publish(topic)),
+        _ => Err(wrong("a message is published to one topic; give one")),
+    }
+}
+
+fn wrong(detail: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::new(400, Reason::Request, detail)
+}
+
+/// The query of `/api/messages` and `/websocket`.
+#[derive(Debug, Default)]
+struct Query {
+    topics: Vec<String>,
+    after: Option<After>,
+    wait: Option<u64>,
+    limit: Option<usize>,
+}
+
+impl Query {
+    /// Names that are not known are passed over: they may be somebody else's.
+    fn parse(request: &Request, subscriptions_max: usize) -> Result<Self, Refusal> {
+        let mut query = Self::default();
+        for pair in request.query() {
+            let (name, value) =
+                pair.ok_or_else(|| wrong("the query has to be percent-encoded UTF-8"))?;
+            match &*name {
+                "topic" => query.add_topic(&value, subscriptions_max)?,
+                "after" => {
+                    let after = value.parse();
+                    query.after = Some(after.map_err(|_| {
+                        wrong("after has to be an id that was given here, earliest or now")
+                    })?);
+                }
+                "wait" => {
+                    query.wait = Some(
+                        number(&value)
+                            .ok_or_else(|| wrong("wait has to be a number of whole seconds"))?,
+                    );
+                }
+                "limit" => {
+                    let limit = number(&value).ok_or_else(|| wrong("limit has to be a number"))?;
+                    query.limit = Some(usize::try_from(limit).unwrap_or(LIMIT_MAX));
+                }
+                "format" if !matches!(&*value, "json" | "text") => {
+                    return Err(wrong("format has to be json or text"));
+                }
+                _ => {}
+            }
+        }
+        Ok(query)
+    }
+
+    fn add_topic(&mut self, name: &str, subscriptions_max: usize) -> Result<(), Refusal> {
+        if !is_topic_name(name) {
+            return Err(wrong("a topic is 1 to 128 bytes of UTF-8 without control characters"));
+        }
+        if self.topics.iter().any(|topic| topic == name) {
+            return Ok(());
+        }
+        if self.topics.len() >= subscriptions_max {
+            return Err(Refusal::new(
+                400,
+                Reason::Subscriptions,
+                format!("at most {subscriptions_max} topics can be read at once"),
+            ));
+        }
+        self.topics.push(name.to_owned());
+        Ok(())
+    }
+
+    fn reads(mut self) -> Reads {
+        if self.topics.is_empty() {
+            self.topics.push(TOPIC_DEFAULT.to_owned());
+        }
+        Reads { topics: self.topics, after: self.after }
+    }
+
+    fn poll(self, request: &Request, rules: &Rules) -> Result<Poll, Refusal> {
+        let preference = preferred_wait(request).filter(|_| self.wait.is_none());
+        let wait = self.wait.or(preference);
+        Ok(Poll {
+            limit: self.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX),
+            wait: wait.map(|seconds| Duration::from_secs(seconds).min(rules.wait_max)),
+            is_preference: preference.is_some(),
+            reads: self.reads(),
+        })
+    }
+}
+
+/// A decimal number; one too large for 64 bits is the largest.
+fn number(text: &str) -> Option<u64> {
+    let is_decimal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_decimal.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+/// The `wait` of a `Prefer` field (RFC 7240 §4.3). A preference that is wrong is none.
+fn preferred_wait(request: &Request) -> Option<u64> {
+    let preferences = request.members("prefer").flat_map(|member| member.split(';').next());
+    preferences
+        .filter_map(|preference| preference.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
+        .and_then(|(_, value)| number(value.trim().trim_matches('"')))
+}

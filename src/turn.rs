@@ -1,0 +1,110 @@
+//! What the loop lends to a connection for one call: the time, the limits, the counters, an outbox.
+//!
+//! Connections have no clock and no buffers of their own; they get these from here and nothing of
+//! it stays with an idle one. Tests make a [`Turn`] and move its time by hand.
+
+use bytes::Bytes;
+
+use crate::config::{Config, Limits};
+use crate::log::TopicNumber;
+use crate::metrics::Counters;
+use crate::outbox::Outbox;
+use crate::response::{self, DATE_BYTES};
+use crate::tick::Tick;
+
+/// Outboxes kept for lending. More are made, and freed, when more clients have bytes waiting.
+const SPARE_MAX: usize = 64;
+
+/// See the head of this file.
+pub struct Turn {
+    /// The present moment.
+    pub now: Tick,
+    /// Every limit.
+    pub limits: Limits,
+    /// Every counter.
+    pub counters: Counters,
+    /// Origins beside the server's own, as configured.
+    pub origins: Vec<String>,
+    /// Room for a content that is put together before its length can be written.
+    pub(crate) content: Vec<u8>,
+    unix_s: u64,
+    date: (u64, [u8; DATE_BYTES]),
+    #[expect(clippy::vec_box, reason = "clients keep outboxes boxed; they go to and fro whole")]
+    spare: Vec<Box<Outbox>>,
+    joined: Vec<Joined>,
+}
+
+/// Several entries of a topic as one piece.
+struct Joined {
+    topic: TopicNumber,
+    first: u64,
+    last: u64,
+    bytes: Bytes,
+}
+
+impl Turn {
+    /// A turn at the moment of the start.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            now: Tick(0),
+            limits: config.limits.clone(),
+            counters: Counters::default(),
+            origins: config.origins.clone(),
+            content: Vec::new(),
+            unix_s: 0,
+            date: (u64::MAX, [0; DATE_BYTES]),
+            spare: Vec::new(),
+            joined: Vec::new(),
+        }
+    }
+
+    /// Begins the next turn.
+    pub fn begin(&mut self, now: Tick, unix_s: u64) {
+        self.now = now;
+        self.unix_s = unix_s;
+        self.joined.clear();
+    }
+
+    /// The present second as a date field has it, formatted once a second.
+    pub(crate) fn date(&mut self) -> [u8; DATE_BYTES] {
+        if self.date.0 != self.unix_s {
+            let text = response::date(self.unix_s);
+            let mut date = [b' '; DATE_BYTES];
+            date.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+            self.date = (self.unix_s, date);
+        }
+        self.date.1
+    }
+
+    pub(crate) fn lend(&mut self) -> Box<Outbox> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn take_back(&mut self, mut outbox: Box<Outbox>) {
+        if self.spare.len() < SPARE_MAX {
+            outbox.clear();
+            self.spare.push(outbox);
+        }
+    }
+
+    /// The entries of `topic` from `first` to `last` in one piece, joined once for all who stand
+    /// at the same place in this turn.
+    pub(crate) fn joined<'e>(
+        &mut self,
+        topic: TopicNumber,
+        (first, last): (u64, u64),
+        frames: impl Iterator<Item = &'e Bytes>,
+    ) -> Bytes {
+        let is_same = |it: &&Joined| it.topic == topic && it.first == first && it.last == last;
+        // The readers of one place come one after the other: the newest piece is the likely one.
+        if let Some(joined) = self.joined.iter().rev().take(8).find(is_same) {
+            return joined.bytes.clone();
+        }
+        let mut bytes = Vec::new();
+        frames.for_each(|frame| bytes.extend_from_slice(frame));
+        let bytes = Bytes::from(bytes);
+        self.counters.joined += 1;
+        self.joined.push(Joined { topic, first, last, bytes: bytes.clone() });
+        bytes
+    }
+}

@@ -1,0 +1,685 @@
+//! Messages over tungstenite's frame layer (RFC 6455 §5 to §7): the receiving side of a server.
+//!
+//! Bytes go in as they arrive, messages and control frames come out. A message that arrives whole
+//! in one frame is unmasked in place and borrowed from the input; only one that is cut, by frames
+//! or by reads, is copied to [`Partial`]. Between messages nothing is kept.
+//!
+//! What a header proves wrong is refused at the header, before its payload. After a [`Fault`]
+//! the caller must not come back: nothing behind it can be trusted.
+//!
+//! tungstenite parses the header and knows opcodes and close codes; the message is assembled here
+//! because its `WebSocket` never yields on endless fragments, reserves the declared length, and
+//! keeps a buffer per client (see `docs/architecture.md`).
+
+use std::borrow::Cow;
+use std::io::Cursor;
+
+use bytes::BufMut;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+
+use crate::config::Limits;
+use crate::message::{Kind, put_frame_head};
+use crate::metrics::Reason;
+use crate::tick::Tick;
+
+/// What a peer sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming<'s> {
+    /// A whole text message.
+    Text(Cow<'s, str>),
+    /// A whole binary message.
+    Binary(Cow<'s, [u8]>),
+    /// A ping, to be answered with the same payload.
+    Ping(Cow<'s, [u8]>),
+    /// A pong, asked for or not.
+    Pong,
+    /// The closing handshake; 1005 if it names no code.
+    Close(CloseCode, String),
+}
+
+/// Why the connection has to fail (RFC 6455 §7.1.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What the peer is told.
+    pub code: CloseCode,
+    /// The word for counters and log.
+    pub why: Reason,
+    /// The reason in words.
+    pub text: &'static str,
+}
+
+const fn protocol(text: &'static str) -> Fault {
+    Fault { code: CloseCode::Protocol, why: Reason::Protocol, text }
+}
+
+const NOT_UTF8: Fault =
+    Fault { code: CloseCode::Invalid, why: Reason::Utf8, text: "text that is not UTF-8" };
+const TOO_BIG: Fault =
+    Fault { code: CloseCode::Size, why: Reason::MaxMessage, text: "the message is too big" };
+const TOO_MANY_FRAGMENTS: Fault = Fault {
+    code: CloseCode::Policy,
+    why: Reason::Fragments,
+    text: "too many fragments in one message",
+};
+const TOO_MANY_CONTROLS: Fault =
+    Fault { code: CloseCode::Policy, why: Reason::Controls, text: "too many control frames" };
+
+/// The longest header of a frame from a client: two bytes, a 64-bit length, the masking key.
+const HEAD_BYTES_MAX: usize = 14;
+
+/// The payload of a control frame is at most this long (RFC 6455 §5.5).
+const CONTROL_BYTES_MAX: usize = 125;
+
+/// Space taken at once for a payload that is promised; more is taken as bytes arrive.
+const RESERVE_BYTES_MAX: usize = 16 * 1024;
+
+/// Control frames are counted over windows of this length.
+const CONTROLS_WINDOW: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The receiving side of one WebSocket.
+#[derive(Debug, Default)]
+pub struct WebSocket {
+    partial: Option<Box<Partial>>,
+    controls: u32,
+    controls_until: Tick,
+}
+
+/// What has arrived of something unfinished.
+#[derive(Debug, Default)]
+struct Partial {
+    /// A header that is not whole yet.
+    head: [u8; HEAD_BYTES_MAX],
+    head_bytes: usize,
+    /// The frame whose payload is arriving.
+    frame: Option<Frame>,
+    control: Vec<u8>,
+    /// The message whose fragments are arriving.
+    message: Option<Kind>,
+    payload: Vec<u8>,
+    /// Bytes of the payload that are known to be UTF-8.
+    checked: usize,
+    fragments: usize,
+    deadline: Tick,
+}
+
+/// A frame, as its header tells.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    opcode: OpCode,
+    is_final: bool,
+    mask: [u8; 4],
+    /// Bytes of the payload that have not arrived yet.
+    missing: usize,
+    arrived: usize,
+}
+
+impl WebSocket {
+    /// Takes bytes from `input` until something is whole; `None` when they are used up.
+    ///
+    /// # Errors
+    /// [`Fault`]; nothing may be received after it.
+    ///
+    /// Work: bounded by the length of the input.
+    pub fn receive<'s>(
+        &mut self,
+        input: &mut &'s mut [u8],
+        limits: &Limits,
+        now: Tick,
+    ) -> Result<Option<Incoming<'s>>, Fault> {
+        while !input.is_empty() {
+            let incoming = match self.partial.as_deref_mut().filter(|it| it.frame.is_some()) {
+                Some(partial) => partial.receive_payload(input)?,
+                None => self.receive_frame(input, limits, now)?,
+            };
+            if self.partial.as_ref().is_some_and(|partial| partial.is_idle()) {
+                self.partial = None;
+            }
+            if let Some(incoming) = incoming {
+                if !matches!(incoming, Incoming::Text(_) | Incoming::Binary(_)) {
+                    self.count_control(limits, now)?;
+                }
+                return Ok(Some(incoming));
+            }
+        }
+        Ok(None)
+    }
+
+    /// When the unfinished message will have taken too long.
+    pub fn deadline(&self) -> Tick {
+        self.partial.as_ref().map_or(Tick::NEVER, |partial| partial.deadline)
+    }
+
+    /// Begins a frame, and ends it too if all of it is there.
+    fn receive_frame<'s>(
+        &mut self,
+        input: &mut &'s mut [u8],
+        limits: &Limits,
+        now: Tick,
+    ) -> Result<Option<Incoming<'s>>, Fault> {
+        let Some((mut frame, length)) = self.receive_head(input, limits, now)? else {
+            return Ok(None);
+        };
+        let in_message = self.partial.as_ref().and_then(|partial| partial.message);
+        check_frame(&frame, length, in_message.is_some())?;
+        let is_whole = length <= input.len() as u64;
+        frame.missing = usize::try_from(length).unwrap_or(usize::MAX);
+        if let OpCode::Data(_) = frame.opcode {
+            let before = self.partial.as_ref().map_or(0, |partial| partial.payload.len() as u64);
+            if length > (limits.max_message as u64).saturating_sub(before) {
+                return Err(TOO_BIG);
+            }
+            if in_message.is_none() && frame.is_final && is_whole {
+                return whole_message(frame, take(input, frame.missing)).map(Some);
+            }
+        } else if is_whole {
+            let payload = take(input, frame.missing);
+            unmask(payload, frame.mask, 0);
+            return control(frame.opcode, Cow::Borrowed(payload)).map(Some);
+        }
+        self.partial(limits, now).begin(frame, limits)?;
+        match self.partial.as_deref_mut() {
+            Some(partial) => partial.receive_payload(input),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes the header of the next frame, if it is whole, and checks what it can prove.
+    fn receive_head(
+        &mut self,
+        input: &mut &mut [u8],
+        limits: &Limits,
+        now: Tick,
+    ) -> Result<Option<(Frame, u64)>, Fault> {
+        let held = self.partial.as_ref().map_or(0, |partial| partial.head_bytes);
+        if held == 0
+            && let Some((frame, length, taken)) = parse_head(input)?
+        {
+            take(input, taken);
+            return Ok(Some((frame, length)));
+        }
+        // Rare: a read ended inside a header.
+        let partial = self.partial(limits, now);
+        let fresh = partial.head.get_mut(held..).unwrap_or_default();
+        let count = fresh.len().min(input.len());
+        fresh.iter_mut().zip(input.iter()).for_each(|(to, from)| *to = *from);
+        match parse_head(partial.head.get(..held + count).unwrap_or_default())? {
+            Some((frame, length, taken)) => {
+                partial.head_bytes = 0;
+                take(input, taken - held);
+                Ok(Some((frame, length)))
+            }
+            None => {
+                partial.head_bytes = held + count;
+                take(input, count);
+                Ok(None)
+            }
+        }
+    }
+
+    fn partial(&mut self, limits: &Limits, now: Tick) -> &mut Partial {
+        self.partial.get_or_insert_with(|| {
+            Box::new(Partial { deadline: now.after(limits.message_timeout), ..Partial::default() })
+        })
+    }
+
+    fn count_control(&mut self, limits: &Limits, now: Tick) -> Result<(), Fault> {
+        if now >= self.controls_until {
+            self.controls = 0;
+            self.controls_until = now.after(CONTROLS_WINDOW);
+        }
+        self.controls += 1;
+        match self.controls as usize > limits.controls {
+            true => Err(TOO_MANY_CONTROLS),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Partial {
+    /// Whether nothing is unfinished.
+    fn is_idle(&self) -> bool {
+        self.head_bytes == 0 && self.frame.is_none() && self.message.is_none()
+    }
+
+    fn begin(&mut self, frame: Frame, limits: &Limits) -> Result<(), Fault> {
+        self.frame = Some(frame);
+        let OpCode::Data(data) = frame.opcode else {
+            return Ok(());
+        };
+        match data {
+            Data::Text => self.message = Some(Kind::Text),
+            Data::Binary => self.message = Some(Kind::Binary),
+            _ => {}
+        }
+        self.fragments += 1;
+        if self.fragments > limits.fragments {
+            return Err(TOO_MANY_FRAGMENTS);
+        }
+        self.payload.reserve(frame.missing.min(RESERVE_BYTES_MAX));
+        Ok(())
+    }
+
+    /// Takes what is there of the payload of the frame begun.
+    fn receive_payload<'s>(
+        &mut self,
+        input: &mut &'s mut [u8],
+    ) -> Result<Option<Incoming<'s>>, Fault> {
+        let Some(mut frame) = self.frame else {
+            return Ok(None);
+        };
+        let payload = take(input, frame.missing.min(input.len()));
+        unmask(payload, frame.mask, frame.arrived);
+        frame.missing -= payload.len();
+        frame.arrived += payload.len();
+        self.frame = Some(frame).filter(|frame| frame.missing > 0);
+        let is_whole = self.frame.is_none();
+        if let OpCode::Control(_) = frame.opcode {
+            self.control.extend_from_slice(payload);
+            return match is_whole {
+                true => control(frame.opcode, std::mem::take(&mut self.control).into()).map(Some),
+                false => Ok(None),
+            };
+        }
+        self.payload.extend_from_slice(payload);
+        let is_end = is_whole && frame.is_final;
+        if self.message == Some(Kind::Text) {
+            self.check_utf8(is_end)?;
+        }
+        Ok(if is_end { self.end() } else { None })
+    }
+
+    /// Checks what is new, so that bad text is refused where it stands and not at its end.
+    fn check_utf8(&mut self, is_end: bool) -> Result<(), Fault> {
+        match str::from_utf8(self.payload.get(self.checked..).unwrap_or_default()) {
+            Ok(_) => self.checked = self.payload.len(),
+            // Without a length the error is an end in mid-character, which may yet be completed.
+            Err(error) if error.error_len().is_none() && !is_end => {
+                self.checked += error.valid_up_to();
+            }
+            Err(_) => return Err(NOT_UTF8),
+        }
+        Ok(())
+    }
+
+    fn end<'s>(&mut self) -> Option<Incoming<'s>> {
+        let payload = std::mem::take(&mut self.payload);
+        self.checked = 0;
+        self.fragments = 0;
+        match self.message.take()? {
+            Kind::Text => String::from_utf8(payload).ok().map(|text| Incoming::Text(text.into())),
+            Kind::Binary => Some(Incoming::Binary(payload.into())),
+        }
+    }
+}
+
+/// Parses a header and refuses what it proves wrong (RFC 6455 §5.2, §5.5), byte by byte.
+///
+/// ```text
+///  0               1
+/// |F|R|R|R| opcode|M| length      |  length 126: 16 bits follow, 127: 64 bits
+/// |I|S|S|S| (4)   |A| (7)         |  then the masking key, 32 bits
+/// |N|V|V|V|       |S|             |
+/// ```
+fn parse_head(bytes: &[u8]) -> Result<Option<(Frame, u64, usize)>, Fault> {
+    if let Some(first) = bytes.first() {
+        if first & 0x70 != 0 {
+            return Err(protocol("a reserved bit is set"));
+        }
+        if !matches!(first & 0x0f, 0..=2 | 8..=10) {
+            return Err(protocol("an opcode that is reserved"));
+        }
+        if first & 0x88 == 0x08 {
+            return Err(protocol("a control frame in fragments"));
+        }
+    }
+    let Some([first, second]) = bytes.first_chunk::<2>() else {
+        return Ok(None);
+    };
+    if second & 0x80 == 0 {
+        return Err(protocol("a frame that is not masked"));
+    }
+    let short = second & 0x7f;
+    if first & 0x08 != 0 && usize::from(short) > CONTROL_BYTES_MAX {
+        return Err(protocol("a control frame over 125 bytes"));
+    }
+    let mut cursor = Cursor::new(bytes);
+    let (header, length) = match FrameHeader::parse(&mut cursor) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => return Ok(None),
+        Err(_) => return Err(protocol("a frame header that cannot be")),
+    };
+    if (short == 126 && length < 126) || (short == 127 && length < 65_536) || length >> 63 != 0 {
+        return Err(protocol("a length in more bytes than it needs, or with its first bit set"));
+    }
+    let Some(mask) = header.mask else {
+        return Err(protocol("a frame that is not masked"));
+    };
+    let FrameHeader { opcode, is_final, .. } = header;
+    let frame = Frame { opcode, is_final, mask, missing: 0, arrived: 0 };
+    let taken = usize::try_from(cursor.position()).unwrap_or(bytes.len());
+    Ok(Some((frame, length, taken)))
+}
+
+/// What is wrong with this frame at this place of the stream.
+fn check_frame(frame: &Frame, length: u64, in_message: bool) -> Result<(), Fault> {
+    match frame.opcode {
+        OpCode::Data(Data::Continue) if !in_message => {
+            Err(protocol("a continuation of no message"))
+        }
+        OpCode::Data(Data::Text | Data::Binary) if in_message => {
+            Err(protocol("a message inside another"))
+        }
+        OpCode::Control(Control::Close) if length == 1 => Err(protocol("half a close code")),
+        _ => Ok(()),
+    }
+}
+
+/// A message that is one frame: unmasked where it stands.
+fn whole_message(frame: Frame, payload: &mut [u8]) -> Result<Incoming<'_>, Fault> {
+    unmask(payload, frame.mask, 0);
+    match frame.opcode {
+        OpCode::Data(Data::Text) => match str::from_utf8(payload) {
+            Ok(text) => Ok(Incoming::Text(text.into())),
+            Err(_) => Err(NOT_UTF8),
+        },
+        _ => Ok(Incoming::Binary(Cow::Borrowed(payload))),
+    }
+}
+
+fn control(opcode: OpCode, payload: Cow<'_, [u8]>) -> Result<Incoming<'_>, Fault> {
+    match opcode {
+        OpCode::Control(Control::Ping) => Ok(Incoming::Ping(payload)),
+        OpCode::Control(Control::Pong) => Ok(Incoming::Pong),
+        _ => close(&payload),
+    }
+}
+
+/// The payload of a close frame: nothing, or a code and a reason (RFC 6455 §5.5.1, §7.4).
+fn close(payload: &[u8]) -> Result<Incoming<'static>, Fault> {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return Ok(Incoming::Close(CloseCode::Status, String::new()));
+    };
+    let code = CloseCode::from(u16::from_be_bytes(*code));
+    if !code.is_allowed() {
+        return Err(protocol("a close code that may not be sent"));
+    }
+    match str::from_utf8(reason) {
+        Ok(reason) => Ok(Incoming::Close(code, reason.to_owned())),
+        Err(_) => Err(NOT_UTF8),
+    }
+}
+
+/// Takes the first `count` bytes, which are there.
+pub(crate) fn take<'s>(input: &mut &'s mut [u8], count: usize) -> &'s mut [u8] {
+    let whole = std::mem::take(input);
+    let (head, rest) = whole.split_at_mut(count.min(whole.len()));
+    *input = rest;
+    head
+}
+
+/// Undoes the masking (RFC 6455 §5.3) of bytes that begin `offset` bytes into their payload.
+fn unmask(payload: &mut [u8], mut mask: [u8; 4], offset: usize) {
+    mask.rotate_left(offset % 4);
+    let [a, b, c, d] = mask;
+    let key = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let mut words = payload.chunks_exact_mut(8);
+    for word in &mut words {
+        if let Some(word) = word.first_chunk_mut::<8>() {
+            *word = (u64::from_ne_bytes(*word) ^ key).to_ne_bytes();
+        }
+    }
+    for (byte, mask) in words.into_remainder().iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
+}
+
+/// Appends a close frame. A reason over 123 bytes is cut between two characters.
+pub(crate) fn put_close(out: &mut Vec<u8>, code: CloseCode, reason: &str) {
+    if !code.is_allowed() {
+        // 1005 and 1006 say that there was no code, and may not be sent.
+        return put_frame_head(out, OpCode::Control(Control::Close), 0);
+    }
+    let reason = clip(reason);
+    put_frame_head(out, OpCode::Control(Control::Close), 2 + reason.len());
+    out.put_u16(code.into());
+    out.extend_from_slice(reason.as_bytes());
+}
+
+/// What of a close reason fits.
+pub(crate) fn clip(reason: &str) -> &str {
+    let end = reason.len().min(CONTROL_BYTES_MAX - 2);
+    (0..=end).rev().find_map(|end| reason.get(..end)).unwrap_or_default()
+}
+
+/// Appends a ping or pong.
+pub(crate) fn put_control(out: &mut Vec<u8>, control: Control, payload: &[u8]) {
+    put_frame_head(out, OpCode::Control(control), payload.len());
+    out.extend_from_slice(payload);
+}
+
+/// The length of the frame of ours at the beginning of `bytes`, header included.
+pub(crate) fn frame_bytes(bytes: &[u8]) -> Option<usize> {
+    let mut cursor = Cursor::new(bytes);
+    let (_, length) = FrameHeader::parse(&mut cursor).ok()??;
+    usize::try_from(cursor.position() + length).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    /// What a client writes: a masked frame.
+    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [0x37, 0xfa, 0x21, 0x3d];
+        let mut frame = vec![first];
+        match payload.len() {
+            0..=125 => frame.push(0x80 | payload.len() as u8),
+            126..=65_535 => {
+                frame.push(0x80 | 126);
+                frame.put_u16(payload.len() as u16);
+            }
+            _ => {
+                frame.push(0x80 | 127);
+                frame.put_u64(payload.len() as u64);
+            }
+        }
+        frame.extend(mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame
+    }
+
+    fn text(text: &str) -> Incoming<'static> {
+        Incoming::Text(text.to_owned().into())
+    }
+
+    fn owned(incoming: Incoming<'_>) -> Incoming<'static> {
+        match incoming {
+            Incoming::Text(text) => Incoming::Text(text.into_owned().into()),
+            Incoming::Binary(bytes) => Incoming::Binary(bytes.into_owned().into()),
+            Incoming::Ping(bytes) => Incoming::Ping(bytes.into_owned().into()),
+            Incoming::Pong => Incoming::Pong,
+            Incoming::Close(code, reason) => Incoming::Close(code, reason),
+        }
+    }
+
+    /// Everything that comes of these pieces, and the code of the fault at the end.
+    fn receive(pieces: &[&[u8]], limits: &Limits) -> (Vec<Incoming<'static>>, u16) {
+        let mut websocket = WebSocket::default();
+        let mut all = Vec::new();
+        for piece in pieces {
+            let mut piece = piece.to_vec();
+            let mut input = piece.as_mut_slice();
+            loop {
+                match websocket.receive(&mut input, limits, Tick(0)) {
+                    Ok(Some(incoming)) => all.push(owned(incoming)),
+                    Ok(None) => break,
+                    Err(fault) => return (all, fault.code.into()),
+                }
+            }
+        }
+        (all, 0)
+    }
+
+    /// The same however the bytes are cut: whole, at every place, one by one.
+    fn receive_cut(bytes: &[u8], limits: &Limits) -> (Vec<Incoming<'static>>, u16) {
+        let whole = receive(&[bytes], limits);
+        for at in 0..bytes.len().min(300) {
+            let (left, right) = bytes.split_at(at);
+            assert_eq!(receive(&[left, right], limits), whole, "cut at {at}");
+        }
+        let single: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert_eq!(receive(&single, limits), whole, "one by one");
+        whole
+    }
+
+    #[test]
+    fn the_examples_of_rfc_6455_section_5_7_are_read() {
+        let limits = Limits::default();
+        let hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+        assert_eq!(receive_cut(&hello, &limits), (vec![text("Hello")], 0));
+        let fragments = [masked(0x01, b"Hel"), masked(0x80, b"lo")].concat();
+        assert_eq!(receive_cut(&fragments, &limits), (vec![text("Hello")], 0));
+        let ping = masked(0x89, b"Hello");
+        let bytes = Incoming::Ping(b"Hello".to_vec().into());
+        assert_eq!(receive_cut(&ping, &limits), (vec![bytes], 0));
+        let long = vec![0xfe; 256];
+        let bytes = Incoming::Binary(long.clone().into());
+        assert_eq!(receive_cut(&masked(0x82, &long), &limits), (vec![bytes], 0));
+    }
+
+    #[test]
+    fn control_frames_may_stand_between_fragments_and_empty_frames_are_frames() {
+        let bytes = [
+            masked(0x01, "é".as_bytes().get(..1).unwrap()),
+            masked(0x89, b""),
+            masked(0x00, b""),
+            masked(0x8a, b"late"),
+            masked(0x80, "é!".as_bytes().get(1..).unwrap()),
+            masked(0x81, b""),
+            masked(0x88, b"\x03\xe8bye"),
+        ]
+        .concat();
+        let close = Incoming::Close(CloseCode::Normal, "bye".into());
+        let expected =
+            vec![Incoming::Ping(vec![].into()), Incoming::Pong, text("é!"), text(""), close];
+        assert_eq!(receive_cut(&bytes, &Limits::default()), (expected, 0));
+    }
+
+    #[test]
+    fn what_a_header_proves_wrong_is_refused_before_its_payload() {
+        for (bytes, code) in [
+            (&b"\x81\x05"[..], 1002),                        // not masked
+            (b"\xc1", 1002),                                 // RSV1
+            (b"\xa1", 1002),                                 // RSV2
+            (b"\x91", 1002),                                 // RSV3
+            (b"\x83", 1002),                                 // reserved data opcode
+            (b"\x8b", 1002),                                 // reserved control opcode
+            (b"\x89\xfe", 1002),                             // a ping of more than 125 bytes
+            (b"\x09", 1002),                                 // a ping in fragments
+            (b"\x80\x80\0\0\0\0", 1002),                     // a continuation of nothing
+            (b"\x81\xfe\x00\x7d\0\0\0\0", 1002),             // 125 in two bytes
+            (b"\x81\xff\0\0\0\0\0\0\xff\xff\0\0\0\0", 1002), // 65535 in eight
+            (b"\x81\xff\x80\0\0\0\0\0\0\0\0\0\0\0", 1002),   // the first bit of the length
+            (b"\x81\xff\0\0\0\0\0\x01\0\x01\0\0\0\0", 1009), // 65537 over 65536
+            (b"\x88\x81\0\0\0\0", 1002),                     // half a close code
+        ] {
+            assert_eq!(receive_cut(bytes, &Limits::default()), (vec![], code), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn the_message_limit_holds_over_fragments_and_lets_exactly_the_limit_pass() {
+        let limits = Limits { max_message: 10, ..Limits::default() };
+        let exact = [masked(0x02, b"12345"), masked(0x80, b"67890")].concat();
+        let bytes = Incoming::Binary(b"1234567890".to_vec().into());
+        assert_eq!(receive_cut(&exact, &limits), (vec![bytes], 0));
+        let over = [masked(0x02, b"12345"), masked(0x80, b"678901")].concat();
+        assert_eq!(receive_cut(&over, &limits), (vec![], 1009));
+    }
+
+    #[test]
+    fn fragments_are_limited_empty_ones_too() {
+        let limits = Limits { fragments: 3, ..Limits::default() };
+        let message = |count: usize| {
+            let middle = masked(0x00, b"").repeat(count - 2);
+            [masked(0x01, b""), middle, masked(0x80, b"")].concat()
+        };
+        assert_eq!(receive_cut(&message(3), &limits), (vec![text("")], 0));
+        assert_eq!(receive_cut(&message(4), &limits), (vec![], 1008));
+    }
+
+    #[test]
+    fn bad_text_is_refused_where_it_stands() {
+        let limits = Limits::default();
+        for bad in [&b"\xff"[..], b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"] {
+            // The frame promises a hundred bytes more than it sends.
+            let mut frame = masked(0x81, &[b"abc", bad, &[0; 100]].concat());
+            frame.truncate(6 + 3 + bad.len());
+            assert_eq!(receive(&[&frame], &limits), (vec![], 1007), "{bad:x?}");
+        }
+        assert_eq!(receive_cut(&masked(0x81, b"\xc3"), &limits), (vec![], 1007));
+        let open_end = [masked(0x01, b"\xc3"), masked(0x80, b"")].concat();
+        assert_eq!(receive_cut(&open_end, &limits), (vec![], 1007));
+    }
+
+    #[test]
+    fn close_codes_are_checked() {
+        for (payload, code) in [
+            (&b""[..], Ok(1005)),
+            (b"\x03\xe8", Ok(1000)),
+            (b"\x0f\xa0ok", Ok(4000)),
+            (b"\x03\xed", Err(1002)),
+            (b"\x03\xee", Err(1002)),
+            (b"\x03\xe7", Err(1002)),
+            (b"\xff\xff", Err(1002)),
+            (b"\x03\xe8\xff", Err(1007)),
+        ] {
+            let got = match receive_cut(&masked(0x88, payload), &Limits::default()) {
+                (all, 0) => match &all[..] {
+                    [Incoming::Close(code, _)] => Ok(u16::from(*code)),
+                    other => panic!("{other:?}"),
+                },
+                (_, fault) => Err(fault),
+            };
+            assert_eq!(got, code, "{payload:x?}");
+        }
+    }
+
+    #[test]
+    fn control_frames_are_limited_over_five_seconds() {
+        let limits = Limits { controls: 2, ..Limits::default() };
+        let mut websocket = WebSocket::default();
+        let mut receive = |now| {
+            let mut pong = masked(0x8a, b"");
+            websocket.receive(&mut pong.as_mut_slice(), &limits, Tick(now)).is_ok()
+        };
+        assert_eq!([0, 1, 2].map(&mut receive), [true, true, false]);
+        assert_eq!([60, 61, 62].map(&mut receive), [true, true, false]);
+    }
+
+    #[test]
+    fn a_promised_length_takes_no_memory_and_nothing_is_kept_between_messages() {
+        let limits = Limits { max_message: 1 << 30, ..Limits::default() };
+        let mut websocket = WebSocket::default();
+        let mut head = b"\x82\xff\0\0\0\0\x3f\0\0\0\0\0\0\0x".to_vec();
+        websocket.receive(&mut head.as_mut_slice(), &limits, Tick(0)).unwrap();
+        let partial = websocket.partial.as_ref().unwrap();
+        assert!(partial.payload.capacity() <= 2 * RESERVE_BYTES_MAX);
+        let mut websocket = WebSocket::default();
+        let mut whole = [masked(0x01, b"a"), masked(0x80, b"b")].concat();
+        assert!(websocket.receive(&mut whole.as_mut_slice(), &limits, Tick(0)).unwrap().is_some());
+        assert!(websocket.partial.is_none());
+    }
+
+    #[test]
+    fn a_close_reason_is_cut_between_characters() {
+        let mut frame = Vec::new();
+        put_close(&mut frame, CloseCode::Policy, &"é".repeat(100));
+        assert_eq!(frame[1], 2 + 122);
+        assert!(str::from_utf8(&frame[4..]).is_ok());
+        assert_eq!(frame_bytes(&frame), Some(frame.len()));
+        let mut frame = Vec::new();
+        put_close(&mut frame, CloseCode::Status, "not sent");
+        assert_eq!(frame, [0x88, 0]);
+    }
+}
