@@ -9,13 +9,15 @@ use std::collections::VecDeque;
 use mio::Token;
 use slab::Slab;
 
-use crate::connection::{Connection, Reading, Transport};
+use crate::connection::{Connection, Transport};
+use crate::cursor::Reading;
 use crate::error::PublishError;
 use crate::http::Peer;
 use crate::id::ConnId;
-use crate::log::{Log, TopicNumber};
+use crate::log::Log;
 use crate::stream::Stream;
 use crate::tick::Tick;
+use crate::topic::TopicNumber;
 use crate::turn::Turn;
 
 /// A client: its bytes, its protocol, and what the loop remembers of both.
@@ -205,11 +207,11 @@ impl Clients {
         else {
             return Ok(false);
         };
-        let reading = u32::try_from(client.connection.readings.len()).unwrap_or(u32::MAX);
+        let reading = u32::try_from(client.connection.cursor.readings.len()).unwrap_or(u32::MAX);
         let place = u32::try_from(readers.list.len()).unwrap_or(u32::MAX);
         readers.list.push(Reader { client: id.index(), reading });
-        client.connection.readings.reserve_exact(1);
-        client.connection.readings.push(Reading { topic: number, seen, place });
+        client.connection.cursor.readings.reserve_exact(1);
+        client.connection.cursor.readings.push(Reading { topic: number, seen, place });
         self.touch(id);
         Ok(true)
     }
@@ -217,10 +219,10 @@ impl Clients {
     /// Ends the client's reading of the topic; false if it was no reader.
     pub(crate) fn unread(&mut self, id: ConnId, number: TopicNumber, log: &mut Log) -> bool {
         let Some(client) = self.get_mut(id) else { return false };
-        let mut readings = client.connection.readings.iter();
+        let mut readings = client.connection.cursor.readings.iter();
         let Some(at) = readings.position(|reading| reading.topic == number) else { return false };
-        let gone = client.connection.readings.swap_remove(at);
-        if let Some(moved) = client.connection.readings.get(at).copied() {
+        let gone = client.connection.cursor.readings.swap_remove(at);
+        if let Some(moved) = client.connection.cursor.readings.get(at).copied() {
             let readers = self.readers.get_mut(moved.topic.0 as usize);
             if let Some(reader) = readers.and_then(|it| it.list.get_mut(moved.place as usize)) {
                 reader.reading = u32::try_from(at).unwrap_or(u32::MAX);
@@ -231,8 +233,8 @@ impl Clients {
             readers.list.swap_remove(place);
             if let Some(moved) = readers.list.get(place).copied() {
                 let client = self.slots.get_mut(moved.client as usize);
-                let reading =
-                    client.and_then(|it| it.connection.readings.get_mut(moved.reading as usize));
+                let reading = client
+                    .and_then(|it| it.connection.cursor.readings.get_mut(moved.reading as usize));
                 if let Some(reading) = reading {
                     reading.place = gone.place;
                 }
@@ -244,7 +246,7 @@ impl Clients {
 
     pub(crate) fn stop_reading(&mut self, id: ConnId, log: &mut Log) {
         while let Some(reading) =
-            self.get(id).and_then(|client| client.connection.readings.last().copied())
+            self.get(id).and_then(|client| client.connection.cursor.readings.last().copied())
         {
             self.unread(id, reading.topic, log);
         }
@@ -312,7 +314,7 @@ impl Clients {
 
 impl Client {
     pub(crate) fn reads(&self, topic: TopicNumber) -> bool {
-        self.connection.readings.iter().any(|reading| reading.topic == topic)
+        self.connection.cursor.readings.iter().any(|reading| reading.topic == topic)
     }
 
     /// Whether it stands in the list of clients that handlers see.

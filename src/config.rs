@@ -396,7 +396,7 @@ limits! {
     /// The longest `wait` of a long poll; a longer one asked for is shortened to it.
     wait_max: time = s(55), flag "wait-max", zero true;
     /// Bytes of messages in one poll's answer (at least one message); the rest comes with the next.
-    poll_bytes: bytes = MIB, limit "poll-bytes", zero false;
+    poll_bytes: bytes = 2 * MIB, limit "poll-bytes", zero false;
     /// Topics that one client may read. 400.
     subscriptions: count = 128, limit "subscriptions", zero false;
 

@@ -21,13 +21,16 @@
 
 use tungstenite::protocol::frame::coding::{CloseCode, Control};
 
+use crate::cursor::Cursor;
 use crate::error::SendError;
 use crate::event::{Ending, Event};
 use crate::exchange::{Exchange, Upgrade};
 use crate::files::{DiskFile, FileBody, Found};
-use crate::http::{self, HeadScan, Peer, Refusal, Request, Scan};
+use crate::head::Head;
+use crate::http::{Peer, Refusal, Request};
 use crate::id::ConnId;
-use crate::log::{Log, TopicNumber};
+use crate::input::take;
+use crate::log::Log;
 use crate::message::{Message, put_frame_head};
 use crate::metrics::Reason;
 use crate::outbox::{Flush, Outbox};
@@ -35,18 +38,7 @@ use crate::poll::{self, Poll};
 use crate::response::Response;
 use crate::tick::Tick;
 use crate::turn::Turn;
-use crate::websocket::{self, Fault, Incoming, WebSocket, take};
-
-/// A place in one topic: what this connection reads.
-#[derive(Clone, Copy, Debug)]
-pub struct Reading {
-    /// The topic, held.
-    pub topic: TopicNumber,
-    /// Everything up to here has been given.
-    pub seen: u64,
-    /// Where the topic's list of readers has this reading (`clients.rs` keeps it).
-    pub(crate) place: u32,
-}
+use crate::websocket::{self, Fault, Incoming, WebSocket};
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -54,7 +46,8 @@ pub struct Connection {
     id: ConnId,
     peer: Peer,
     stage: Stage,
-    pub(crate) readings: Vec<Reading>,
+    /// What it reads, and how far it has come.
+    pub(crate) cursor: Cursor,
     outbox: Option<Box<Outbox>>,
     /// Bytes behind a request that is not answered yet.
     kept: Option<Box<[u8]>>,
@@ -80,7 +73,7 @@ pub struct Connection {
 #[derive(Debug)]
 enum Stage {
     /// Between requests, or inside a head.
-    Head(Option<Box<PartialHead>>),
+    Head(Option<Box<Head>>),
     /// Inside a content.
     Content(Box<Request>),
     /// A request is with the loop, which will answer.
@@ -96,12 +89,6 @@ enum Stage {
     Done,
 }
 
-#[derive(Debug, Default)]
-struct PartialHead {
-    bytes: Vec<u8>,
-    scan: HeadScan,
-}
-
 /// What a long poll is waiting with.
 #[derive(Debug)]
 pub(crate) struct LongPoll {
@@ -112,12 +99,8 @@ pub(crate) struct LongPoll {
     pub(crate) is_due: bool,
 }
 
-/// Entries are taken from the log while less than this waits in the outbox.
-const FILL_BYTES: usize = 64 * 1024;
-
-/// Up to this size several frames are copied into one piece that all readers share; above it each
-/// frame is a piece of the gathered write.
-const JOIN_BYTES_MAX: usize = 16 * 1024;
+/// A file is read in pieces of this size, as the peer takes them.
+const PIECE_BYTES: usize = 64 * 1024;
 
 impl Connection {
     /// A connection that has just been accepted.
@@ -126,7 +109,7 @@ impl Connection {
             id,
             peer,
             stage: Stage::Head(None),
-            readings: Vec::new(),
+            cursor: Cursor::default(),
             outbox: None,
             kept: None,
             pong: None,
@@ -253,7 +236,7 @@ impl Connection {
     }
 
     /// Goes on to read the content of the request, which comes back as an event when it is whole.
-    pub(crate) fn read_content(&mut self, mut request: Box<Request>, turn: &mut Turn) {
+    pub fn read_content(&mut self, mut request: Box<Request>, turn: &mut Turn) {
         if request.is_1_1() && request.lists("expect", "100-continue") {
             self.outbox(turn).extend(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
@@ -295,7 +278,7 @@ impl Connection {
     }
 
     /// Holds the answer back until there is something to give or `wait` is over. What is read has
-    /// been put into `readings`.
+    /// been put into `cursor`.
     pub(crate) fn wait(&mut self, poll: LongPoll, wait: std::time::Duration, turn: &Turn) {
         self.stage = Stage::LongPoll(Box::new(poll));
         self.until = turn.now.after(wait);
@@ -323,7 +306,7 @@ impl Connection {
     }
 
     /// Ends the opening handshake: from here on the connection speaks WebSocket.
-    pub(crate) fn upgrade(&mut self, upgrade: Upgrade, turn: &mut Turn) {
+    pub fn upgrade(&mut self, upgrade: Upgrade, turn: &mut Turn) {
         let exchange = self.exchange;
         exchange.put_head(&upgrade.response(), None, self.outbox(turn), turn);
         self.stage = Stage::WebSocket(WebSocket::default());
@@ -470,7 +453,7 @@ impl Connection {
     /// that what stands behind a request that waits is never more than that.
     pub fn input_bytes_max(&self, turn: &Turn) -> usize {
         let most = match &self.stage {
-            Stage::Head(Some(partial)) => turn.limits.head_bytes - partial.bytes.len(),
+            Stage::Head(Some(partial)) => turn.limits.head_bytes - partial.bytes(),
             Stage::Content(request) => request.content_length - request.content.len(),
             Stage::WebSocket(_) | Stage::Leaving => turn.limits.turn_read,
             _ => turn.limits.head_bytes,
@@ -557,60 +540,21 @@ impl Connection {
 
     fn receive_head<'s>(&mut self, input: &mut &'s mut [u8], turn: &mut Turn) -> Option<Event<'s>> {
         let Stage::Head(partial) = &mut self.stage else { return None };
-        let limit = turn.limits.head_bytes;
-        let mut partial = match partial.take() {
-            None if input.is_empty() => return None,
-            // As a rule a head comes whole, and is parsed where it stands.
-            None => {
-                let mut scan = HeadScan::default();
-                if let Scan::Whole(end) = scan.scan(input)
-                    && end <= limit
-                {
-                    let head = take(input, end);
-                    let head = head.get(scan.blank_bytes..).unwrap_or_default();
-                    return self.receive_request(head, turn);
+        if input.is_empty() {
+            return None;
+        }
+        let had_begun = partial.is_some();
+        let mut head = partial.take().map_or_else(Head::default, |head| *head);
+        match head.receive(input, &turn.limits, self.peer) {
+            Ok(None) => {
+                self.stage = Stage::Head(Some(Box::new(head)));
+                // The first head has had its deadline since the connection was accepted.
+                if !had_begun && self.requests > 0 {
+                    self.until = turn.now.after(turn.limits.head_timeout);
                 }
-                self.head_begins(turn);
-                Box::default()
-            }
-            Some(partial) => partial,
-        };
-        let held = partial.bytes.len();
-        let fresh = input.len().min(limit.saturating_sub(held));
-        partial.bytes.extend_from_slice(input.get(..fresh).unwrap_or_default());
-        match partial.scan.scan(&partial.bytes) {
-            Scan::Whole(end) => {
-                take(input, end - held);
-                let head = partial.bytes.get(partial.scan.blank_bytes..end).unwrap_or_default();
-                self.receive_request(head, turn)
-            }
-            Scan::Partial if partial.bytes.len() < limit => {
-                take(input, fresh);
-                self.stage = Stage::Head(Some(partial));
                 None
             }
-            Scan::Partial => {
-                self.refuse(&partial.scan.too_long(&partial.bytes), turn);
-                None
-            }
-            Scan::BareLineFeed => {
-                self.refuse(&http::bare_line_feed(), turn);
-                None
-            }
-        }
-    }
-
-    /// The first head has had its deadline since the connection was accepted.
-    fn head_begins(&mut self, turn: &Turn) {
-        if self.requests > 0 {
-            self.until = turn.now.after(turn.limits.head_timeout);
-        }
-    }
-
-    fn receive_request<'s>(&mut self, head: &[u8], turn: &mut Turn) -> Option<Event<'s>> {
-        self.stage = Stage::Head(None);
-        match http::parse_head(head, &turn.limits, self.peer) {
-            Ok(request) => {
+            Ok(Some(request)) => {
                 self.requests = self.requests.saturating_add(1);
                 self.exchange = Exchange::of(&request, turn);
                 self.exchange.is_last |= self.requests as usize >= turn.limits.requests;
@@ -748,94 +692,23 @@ impl Connection {
     }
 
     fn fill_websocket(&mut self, log: &Log, turn: &mut Turn) -> bool {
-        if let Some(behind) =
-            self.readings.iter().find(|reading| reading.seen < log.topic(reading.topic).floor())
-        {
-            let oldest = log.oldest(Some(behind.topic));
+        if !self.cursor.is_behind(log) {
+            return false;
+        }
+        if let Some(behind) = self.cursor.gap(log) {
+            let oldest = log.oldest(Some(behind));
             turn.counters.gaps += 1;
             self.close(CloseCode::Again, &format!("gap; oldest {oldest}"), Reason::Gap, turn);
             return false;
         }
-        match self.readings.as_slice() {
-            [] => false,
-            [one] => {
-                let reading = *one;
-                self.fill_from_topic(reading, log, turn)
-            }
-            _ => self.fill_merged(log, turn),
-        }
-    }
-
-    /// The common case: one topic, so what is due is one run of entries.
-    fn fill_from_topic(&mut self, mut reading: Reading, log: &Log, turn: &mut Turn) -> bool {
-        let topic = log.topic(reading.topic);
-        if reading.seen >= topic.last() {
-            return false;
-        }
-        let (mut bytes, mut count, mut is_excepted, mut more) = (0, 0, false, false);
-        let first = reading.seen;
-        for entry in topic.after(first) {
-            if bytes >= FILL_BYTES {
-                more = true;
-                break;
-            }
-            bytes += entry.frame().len();
-            count += 1;
-            is_excepted |= entry.except == Some(self.id);
-            reading.seen = entry.seq;
-        }
-        let run = topic.after(first).take(count);
-        let id = self.id;
-        if count > 1 && bytes <= JOIN_BYTES_MAX && !is_excepted && topic.readers() > 1 {
-            let range = (first, reading.seen);
-            let joined = turn.joined(reading.topic, range, run.map(|entry| entry.frame()));
-            self.outbox(turn).push(joined);
-        } else {
-            let outbox = self.outbox(turn);
-            for entry in run.filter(|entry| entry.except != Some(id)) {
-                outbox.push(entry.frame().clone());
-            }
-        }
-        turn.counters.delivered += count as u64;
-        if let Some(only) = self.readings.first_mut() {
-            only.seen = reading.seen;
-        }
-        more
-    }
-
-    /// Several topics: their entries in the order of their ids.
-    fn fill_merged(&mut self, log: &Log, turn: &mut Turn) -> bool {
-        let is_due = |it: &&Reading| it.seen < log.topic(it.topic).last();
-        if !self.readings.iter().any(|it| is_due(&it)) {
-            return false;
-        }
-        let places: Vec<_> = self.readings.iter().map(|it| (it.topic, it.seen)).collect();
-        let (mut bytes, mut seen, mut more) = (0, 0, false);
-        let id = self.id;
-        for (_, entry) in log.merge(places.into_iter()) {
-            if bytes >= FILL_BYTES {
-                more = true;
-                break;
-            }
-            bytes += entry.frame().len();
-            seen = entry.seq;
-            if entry.except != Some(id) {
-                self.outbox(turn).push(entry.frame().clone());
-            }
-            turn.counters.delivered += 1;
-        }
-        // All topics are given up to here: what one of them has above it was not reached.
-        for reading in &mut self.readings {
-            reading.seen = reading.seen.max(seen);
-        }
-        more
+        let outbox = self.outbox.get_or_insert_with(|| turn.lend());
+        self.cursor.take_frames(self.id, log, outbox, turn)
     }
 
     fn fill_long_poll(&mut self, log: &Log, turn: &mut Turn) {
         let Stage::LongPoll(poll) = &self.stage else { return };
-        let is_gap =
-            poll.is_gap || self.readings.iter().any(|it| it.seen < log.topic(it.topic).floor());
-        let has_news = self.readings.iter().any(|it| it.seen < log.topic(it.topic).last());
+        let is_gap = poll.is_gap || self.cursor.gap(log).is_some();
+        let has_news = self.cursor.is_behind(log);
         if !(is_gap || has_news || poll.is_due) {
             return;
         }
@@ -847,7 +720,7 @@ impl Connection {
             response = response.with("Preference-Applied", format!("wait={wait}"));
         }
         let limit = poll.limit;
-        let places: Vec<_> = self.readings.iter().map(|it| (it.topic, it.seen)).collect();
+        let places: Vec<_> = self.cursor.places().collect();
         self.stage = Stage::Deciding;
         let poll = Poll { places: &places, limit, is_gap };
         self.respond_poll(&poll, response, |_| false, log, turn);
@@ -856,10 +729,10 @@ impl Connection {
     fn fill_file(&mut self, turn: &mut Turn) -> bool {
         let waiting = self.waiting_bytes();
         let Stage::File(file) = &mut self.stage else { return false };
-        if waiting >= FILL_BYTES {
+        if waiting >= PIECE_BYTES {
             return false;
         }
-        match file.next_piece(FILL_BYTES) {
+        match file.next_piece(PIECE_BYTES) {
             Ok(piece) => {
                 let more = file.remaining() > 0;
                 self.outbox(turn).push(piece);

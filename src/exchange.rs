@@ -87,7 +87,7 @@ impl Exchange {
 
 /// What a WebSocket is opened with.
 #[derive(Clone, Debug)]
-pub(crate) struct Upgrade {
+pub struct Upgrade {
     /// The value of `Sec-WebSocket-Accept`.
     pub(crate) accept: String,
     /// The subprotocol chosen.

@@ -14,10 +14,10 @@ use crate::error::{Error, PublishError, SendError, SubscribeError};
 use crate::http::{Peer, Request};
 use crate::hub::Hub;
 use crate::id::{After, ConnId, EntryId};
-use crate::log::TOPIC_DEFAULT;
 use crate::message::Message;
 use crate::metrics::{Counters, Reason};
 use crate::routes::Answer;
+use crate::topic::TOPIC_DEFAULT;
 
 /// What the server calls. All but `on_message` do nothing unless written.
 ///
@@ -174,7 +174,7 @@ impl Context<'_> {
     /// What is known of a client in the list.
     pub fn client(&self, conn: ConnId) -> Option<ClientInfo> {
         let client = self.hub.clients.get(conn).filter(|client| client.is_listed())?;
-        let readings = || client.connection.readings.iter();
+        let readings = || client.connection.cursor.readings.iter();
         let log = &self.hub.log;
         Some(ClientInfo {
             id: conn,
@@ -188,7 +188,7 @@ impl Context<'_> {
 
     /// The first topic that the client reads.
     pub fn topic(&self, conn: ConnId) -> Option<Arc<str>> {
-        let reading = self.hub.clients.get(conn)?.connection.readings.first()?;
+        let reading = self.hub.clients.get(conn)?.connection.cursor.readings.first()?;
         Some(self.hub.log.topic(reading.topic).name().clone())
     }
 

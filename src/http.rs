@@ -58,72 +58,8 @@ impl Refusal {
     }
 }
 
-fn bad(detail: &'static str) -> Refusal {
+pub(crate) fn bad(detail: &'static str) -> Refusal {
     Refusal::new(400, Reason::Syntax, detail)
-}
-
-/// What the search for the end of a head came to.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Scan {
-    /// No end yet.
-    Partial,
-    /// The head ends here; it begins behind the blank lines.
-    Whole(usize),
-    /// A line ends in LF alone (RFC 9112 §2.2 allows to refuse it, and smugglers need it).
-    BareLineFeed,
-}
-
-/// The search for the end of one head, over bytes that arrive in pieces.
-///
-/// Each byte is looked at once, however the head is cut.
-#[derive(Debug, Default)]
-pub(crate) struct HeadScan {
-    /// Bytes of empty lines before the head; RFC 9112 §2.2 asks to pass over them.
-    pub(crate) blank_bytes: usize,
-    scanned: usize,
-}
-
-impl HeadScan {
-    /// Goes on where the last call ended; `bytes` are the same as then, and more.
-    pub(crate) fn scan(&mut self, bytes: &[u8]) -> Scan {
-        if self.scanned == self.blank_bytes {
-            while bytes.get(self.blank_bytes..).is_some_and(|rest| rest.starts_with(b"\r\n")) {
-                self.blank_bytes += 2;
-            }
-            self.scanned = self.blank_bytes;
-            if bytes.get(self.blank_bytes..) == Some(b"\r") {
-                return Scan::Partial;
-            }
-        }
-        let from = self.scanned;
-        let fresh = bytes.get(from..).unwrap_or_default();
-        for (offset, _) in fresh.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-            let at = from + offset;
-            match bytes.get(..=at).unwrap_or_default() {
-                [.., b'\r', b'\n', b'\r', b'\n'] => return Scan::Whole(at + 1),
-                [.., b'\r', b'\n'] => {}
-                _ => return Scan::BareLineFeed,
-            }
-        }
-        self.scanned = bytes.len();
-        Scan::Partial
-    }
-
-    /// What is wrong with a head whose end has not come within `limits.head_bytes`.
-    pub(crate) fn too_long(&self, bytes: &[u8]) -> Refusal {
-        match bytes.get(self.blank_bytes..).is_some_and(|head| head.contains(&b'\n')) {
-            false if bytes.len() > self.blank_bytes => too_long_target(),
-            _ => Refusal::new(
-                431,
-                Reason::HeadBytes,
-                "the request head is too long; send fewer or shorter header fields",
-            ),
-        }
-    }
-}
-
-pub(crate) fn bare_line_feed() -> Refusal {
-    bad("a line of the request head has to end in CR LF")
 }
 
 /// Where a part of the head stands in it.
@@ -436,31 +372,6 @@ mod tests {
     fn status(head: &str) -> u16 {
         parse(head)
             .map_or_else(|status| status, |request| request.refusal.map_or(0, |it| it.status))
-    }
-
-    #[test]
-    fn a_head_is_found_however_it_is_cut_and_each_byte_is_looked_at_once() {
-        let head = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nrest";
-        let mut scan = HeadScan::default();
-        for end in 0..31 {
-            assert_eq!(scan.scan(&head[..end]), Scan::Partial, "{end}");
-        }
-        assert_eq!(scan.scan(head), Scan::Whole(31));
-        assert_eq!(scan.blank_bytes, 4);
-        assert_eq!(HeadScan::default().scan(head), Scan::Whole(31));
-        for bare in [&b"GET / HTTP/1.1\nHost"[..], b"\n", b"\r\n\n", b"GET /\r\n\n"] {
-            assert_eq!(HeadScan::default().scan(bare), Scan::BareLineFeed, "{bare:?}");
-        }
-    }
-
-    #[test]
-    fn a_head_without_end_is_told_by_what_made_it_long() {
-        for (bytes, status) in [("GET /aaaa", 414), ("GET / HTTP/1.1\r\nX: aa", 431), ("\r\n", 431)]
-        {
-            let mut scan = HeadScan::default();
-            assert_eq!(scan.scan(bytes.as_bytes()), Scan::Partial);
-            assert_eq!(scan.too_long(bytes.as_bytes()).status, status, "{bytes:?}");
-        }
     }
 
     #[test]

@@ -15,12 +15,13 @@ use crate::error::{PublishError, SendError, SubscribeError};
 use crate::files::Files;
 use crate::http::{Refusal, Request};
 use crate::id::{After, ConnId, EntryId};
-use crate::log::{Log, TopicNumber};
+use crate::log::Log;
 use crate::message::Message;
 use crate::metrics::Reason;
 use crate::poll;
 use crate::response::Response;
 use crate::routes::{self, Answer, Poll, Reads, Rules};
+use crate::topic::TopicNumber;
 use crate::turn::Turn;
 
 /// See the head of this file.
@@ -98,7 +99,7 @@ impl Hub {
         if number.is_some_and(|number| client.reads(number)) {
             return Ok(());
         }
-        if client.connection.readings.len() >= self.turn.limits.subscriptions {
+        if client.connection.cursor.readings.len() >= self.turn.limits.subscriptions {
             self.turn.counters.count_refused(Reason::Subscriptions);
             return Err(SubscribeError::TooMany);
         }

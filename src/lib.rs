@@ -1,17 +1,22 @@
 //! draft lib
+mod app;
 mod clients;
 mod config;
 mod connection;
+mod cursor;
 mod deadlines;
 mod error;
 mod event;
 mod exchange;
 mod files;
 mod handler;
+mod head;
 mod http;
 mod hub;
 mod id;
+mod input;
 mod json;
+mod listeners;
 mod log;
 mod message;
 mod metrics;
@@ -24,6 +29,7 @@ mod routes;
 mod server;
 mod stream;
 mod tick;
+mod topic;
 mod turn;
 mod websocket;
 
@@ -45,12 +51,15 @@ pub use tungstenite::protocol::frame::coding::CloseCode;
 #[doc(hidden)]
 pub mod seam {
     pub use crate::clients::Client;
-    pub use crate::connection::{Connection, Reading};
+    pub use crate::connection::Connection;
+    pub use crate::cursor::{Cursor, Reading};
     pub use crate::deadlines::Deadlines;
     pub use crate::event::{Ending, Event};
-    pub use crate::log::{Log, Place, TopicNumber};
+    pub use crate::log::{Log, Place};
     pub use crate::outbox::{Flush, Outbox};
+    pub use crate::routes::{Rules, handshake};
     pub use crate::tick::Tick;
+    pub use crate::topic::{Entry, Topic, TopicNumber};
     pub use crate::turn::Turn;
     pub use crate::websocket::{Fault, Incoming, WebSocket};
 }

@@ -11,7 +11,7 @@
 //! - An entry is dropped only after every reader of its topic was offered it ([`Log::offered`]).
 //!   A reader that could not take it then is behind, and will be told of the gap.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -21,117 +21,12 @@ use slab::Slab;
 use crate::config::Limits;
 use crate::error::PublishError;
 use crate::id::{After, ConnId, EntryId};
-use crate::message::{self, Kind, Message};
+use crate::message::Message;
 use crate::tick::Tick;
-
-/// The topic of those who name none, and of `broadcast`.
-pub(crate) const TOPIC_DEFAULT: &str = "general";
-
-/// The longest name of a topic, in bytes.
-pub(crate) const TOPIC_BYTES_MAX: usize = 128;
-
-/// Whether `name` may be a topic: 1 to 128 bytes of UTF-8 without control characters.
-pub(crate) fn is_topic_name(name: &str) -> bool {
-    (1..=TOPIC_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
-}
-
-/// A topic's number while it exists. Whoever holds one as a reader keeps the topic in existence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TopicNumber(pub(crate) u32);
-
-/// One message, kept as the frame in which it leaves (the payload is the end of it).
-pub struct Entry {
-    /// Its place in the run.
-    pub seq: u64,
-    /// Text or binary.
-    pub kind: Kind,
-    /// Who is not to be given it.
-    pub except: Option<ConnId>,
-    payload_at: u8,
-    frame: Bytes,
-    envelope: OnceCell<Bytes>,
-}
+use crate::topic::{Entry, Topic, TopicNumber, is_topic_name};
 
 /// What an entry costs beside its frame: itself, its place in `order`, the allocator's share.
 const ENTRY_OVERHEAD_BYTES: usize = size_of::<Entry>() + size_of::<Ordered>() + 32;
-
-impl Entry {
-    /// The whole WebSocket frame.
-    pub fn frame(&self) -> &Bytes {
-        &self.frame
-    }
-
-    /// The message alone.
-    pub fn payload(&self) -> &[u8] {
-        self.frame.get(usize::from(self.payload_at)..).unwrap_or_default()
-    }
-}
-
-/// The entries of one name.
-pub struct Topic {
-    name: Arc<str>,
-    entries: VecDeque<Entry>,
-    bytes: usize,
-    floor: u64,
-    last: u64,
-    readers: u32,
-    /// The first entry that not every reader was offered yet.
-    unoffered: u64,
-    is_crowded: bool,
-}
-
-impl Topic {
-    /// Its name.
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    /// The `seq` of its newest entry, dropped or not; what it began at if it never had one.
-    pub fn last(&self) -> u64 {
-        self.last
-    }
-
-    /// The `seq` of the last entry dropped.
-    pub fn floor(&self) -> u64 {
-        self.floor
-    }
-
-    /// How many read it.
-    pub fn readers(&self) -> u32 {
-        self.readers
-    }
-
-    /// How many entries are kept.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether none is kept.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The entries above `seen`, oldest first. Finding the first takes a binary search.
-    pub fn after(&self, seen: u64) -> impl Iterator<Item = &Entry> {
-        self.entries.range(self.index_after(seen)..)
-    }
-
-    /// How many entries are above `seen`.
-    pub fn count_after(&self, seen: u64) -> usize {
-        self.entries.len() - self.index_after(seen)
-    }
-
-    fn index_after(&self, seen: u64) -> usize {
-        match seen >= self.last {
-            true => self.entries.len(),
-            false => self.entries.partition_point(|entry| entry.seq <= seen),
-        }
-    }
-
-    fn is_over(&self, limits: &Limits) -> bool {
-        self.entries.len() > limits.history || self.bytes > limits.history_bytes
-    }
-}
 
 /// Where a reader stands in a topic, found from what it asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,26 +106,12 @@ impl Log {
             return Err(PublishError::Busy);
         }
         let number = self.open(topic)?;
-        let (frame, payload_at) = message::frame(message);
         self.last += 1;
         let seq = self.last;
-        self.bytes += frame.len() + ENTRY_OVERHEAD_BYTES;
-        self.entries += 1;
         self.order.push_back(Ordered { seq, topic: number, at: now });
-        let topic = self.topic_mut(number);
-        topic.last = seq;
-        topic.bytes += frame.len();
-        if topic.readers > 0 {
-            topic.unoffered = topic.unoffered.min(seq);
-        }
-        topic.entries.push_back(Entry {
-            seq,
-            kind: message.kind(),
-            except,
-            payload_at: u8::try_from(payload_at).unwrap_or(0),
-            frame,
-            envelope: OnceCell::new(),
-        });
+        let topic = self.topics.get_mut(number.0 as usize).expect("it was opened just now");
+        self.bytes += topic.push(seq, message, except) + ENTRY_OVERHEAD_BYTES;
+        self.entries += 1;
         if !topic.is_crowded {
             topic.is_crowded = true;
             self.crowded.push(number);
@@ -254,16 +135,14 @@ impl Log {
         topic.readers -= 1;
         if topic.readers == 0 {
             topic.unoffered = u64::MAX;
-            if topic.is_empty() {
-                self.drop_topic(number);
-            }
+            self.drop_if_unused(number);
         }
     }
 
     /// Every reader of the topic has been offered its entries up to `seq`.
     pub fn offered(&mut self, number: TopicNumber, seq: u64) {
         if let Some(topic) = self.topics.get_mut(number.0 as usize) {
-            topic.unoffered = if topic.last > seq { seq + 1 } else { u64::MAX };
+            topic.unoffered = if topic.last() > seq { seq + 1 } else { u64::MAX };
         }
     }
 
@@ -285,7 +164,8 @@ impl Log {
             }
             self.order.pop_front();
             if held {
-                self.drop_oldest(number);
+                self.drop_front(number);
+                self.drop_if_unused(number);
             }
         }
         // A topic that trims itself leaves stale lines behind an older entry of a quiet one.
@@ -304,10 +184,7 @@ impl Log {
     pub fn drop_encoded(&mut self) {
         for (number, seq) in std::mem::take(self.encoded.get_mut()) {
             if let Some(topic) = self.topics.get_mut(number.0 as usize) {
-                let at = topic.index_after(seq - 1);
-                if let Some(entry) = topic.entries.get_mut(at).filter(|entry| entry.seq == seq) {
-                    entry.envelope = OnceCell::new();
-                }
+                topic.forget_envelope(seq);
             }
         }
         self.encoded_bytes.set(0);
@@ -328,7 +205,7 @@ impl Log {
 
     /// Where someone who asks for `after` stands in `topic` (`None`: absent).
     pub fn place(&self, topic: Option<TopicNumber>, after: After) -> Place {
-        let floor = topic.map_or(self.dropped_floor, |number| self.topic(number).floor);
+        let floor = topic.map_or(self.dropped_floor, |number| self.topic(number).floor());
         match after {
             After::Now => Place { seen: self.last, is_gap: false },
             After::Earliest => Place { seen: floor, is_gap: false },
@@ -350,16 +227,15 @@ impl Log {
 
     /// The entry's envelope, made by `encode` when it is first needed.
     pub fn envelope(&self, topic: &Topic, entry: &Entry, encode: impl FnOnce() -> Bytes) -> Bytes {
-        let made = entry.envelope.get_or_init(|| {
+        entry.envelope(|| {
             let bytes = encode();
             self.encodings.set(self.encodings.get() + 1);
             self.encoded_bytes.set(self.encoded_bytes.get() + bytes.len());
-            if let Some(number) = self.find(&topic.name) {
+            if let Some(number) = self.find(topic.name()) {
                 self.encoded.borrow_mut().push((number, entry.seq));
             }
             bytes
-        });
-        made.clone()
+        })
     }
 
     /// The id of the `seq`th entry of this run.
@@ -374,8 +250,8 @@ impl Log {
 
     /// The oldest entry of the topic that is kept; the newest of all if it keeps none.
     pub fn oldest(&self, topic: Option<TopicNumber>) -> EntryId {
-        let kept = topic.and_then(|number| self.topic(number).entries.front());
-        self.id(kept.map_or(self.last, |entry| entry.seq))
+        let kept = topic.and_then(|number| self.topic(number).oldest());
+        self.id(kept.unwrap_or(self.last))
     }
 
     /// Whether so much waits to be offered to readers that publishers should not be read.
@@ -424,16 +300,7 @@ impl Log {
         }
         let name: Arc<str> = name.into();
         let floor = self.dropped_floor;
-        let index = self.topics.insert(Topic {
-            name: name.clone(),
-            entries: VecDeque::new(),
-            bytes: 0,
-            floor,
-            last: floor,
-            readers: 0,
-            unoffered: u64::MAX,
-            is_crowded: false,
-        });
+        let index = self.topics.insert(Topic::new(name.clone(), floor));
         let number = TopicNumber(u32::try_from(index).map_err(|_| PublishError::TopicsFull)?);
         self.names.insert(name, number);
         Ok(number)
@@ -459,8 +326,8 @@ impl Log {
     /// Whether the topic still is the one, and still has the entry, that a line of `order` names.
     fn holds(&self, number: TopicNumber, seq: u64) -> bool {
         // Numbers are reused; the entries of the topic that has it now are all younger.
-        let oldest = self.topics.get(number.0 as usize).and_then(|topic| topic.entries.front());
-        oldest.is_some_and(|oldest| oldest.seq <= seq)
+        let oldest = self.topics.get(number.0 as usize).and_then(Topic::oldest);
+        oldest.is_some_and(|oldest| oldest <= seq)
     }
 
     /// Brings the topic within its own bounds; true if it has to be looked at again.
@@ -470,48 +337,43 @@ impl Log {
             return false;
         };
         let unoffered = topic.unoffered;
-        while self.topic(number).is_over(&self.limits)
-            && self.topic(number).entries.front().is_some_and(|oldest| oldest.seq < unoffered)
-        {
-            self.drop_front(number);
-        }
-        let topic = self.topic(number);
-        let is_over = topic.is_over(&self.limits);
-        if is_over {
-            let entries = topic.len().saturating_sub(self.limits.history);
-            let bytes = topic.bytes.saturating_sub(self.limits.history_bytes);
-            self.excess_bytes += bytes.max(entries * ENTRY_OVERHEAD_BYTES);
-        } else {
-            self.topic_mut(number).is_crowded = false;
-            if self.topic(number).is_empty() && self.topic(number).readers == 0 {
-                self.drop_topic(number);
+        let (entries, bytes) = loop {
+            let topic = self.topic(number);
+            let excess = topic.excess(&self.limits);
+            if excess == (0, 0) || topic.oldest().is_none_or(|oldest| oldest >= unoffered) {
+                break excess;
             }
+            self.drop_front(number);
+        };
+        if (entries, bytes) != (0, 0) {
+            self.excess_bytes += bytes.max(entries * ENTRY_OVERHEAD_BYTES);
+            return true;
         }
-        is_over
-    }
-
-    fn drop_oldest(&mut self, number: TopicNumber) {
-        self.drop_front(number);
-        if self.topic(number).is_empty() && self.topic(number).readers == 0 {
-            self.drop_topic(number);
-        }
+        self.topic_mut(number).is_crowded = false;
+        self.drop_if_unused(number);
+        false
     }
 
     fn drop_front(&mut self, number: TopicNumber) {
-        let topic = self.topic_mut(number);
-        if let Some(entry) = topic.entries.pop_front() {
-            topic.floor = entry.seq;
-            topic.bytes -= entry.frame.len();
-            self.bytes -= entry.frame.len() + ENTRY_OVERHEAD_BYTES;
+        if let Some(bytes) = self.topic_mut(number).pop() {
+            self.bytes -= bytes + ENTRY_OVERHEAD_BYTES;
             self.entries -= 1;
+        }
+    }
+
+    /// A topic that holds nothing and that nobody reads is none.
+    fn drop_if_unused(&mut self, number: TopicNumber) {
+        let topic = self.topic(number);
+        if topic.is_empty() && topic.readers == 0 {
+            self.drop_topic(number);
         }
     }
 
     fn drop_topic(&mut self, number: TopicNumber) {
         let topic = self.topics.remove(number.0 as usize);
         assert!(topic.readers == 0 && topic.is_empty(), "a topic in use was dropped");
-        self.names.remove(&topic.name);
-        self.dropped_floor = self.dropped_floor.max(topic.last);
+        self.names.remove(topic.name());
+        self.dropped_floor = self.dropped_floor.max(topic.last());
     }
 }
 
@@ -524,7 +386,7 @@ impl<'l> Iterator for Merge<'l> {
     type Item = (&'l Topic, &'l Entry);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let entry_of = |&(topic, at): &(&'l Topic, usize)| topic.entries.get(at);
+        let entry_of = |&(topic, at): &(&'l Topic, usize)| topic.get(at);
         let (index, entry) = self
             .heads
             .iter()

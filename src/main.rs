@@ -1,1 +1,318 @@
-fn main() {}
+//! The daemon: settings, descriptors, signals and the log around the library's server.
+//!
+//! Everything that serves is in the library; what is here could be written by any embedder. The
+//! signals come through the same readiness loop as the sockets, so there is no second thread and
+//! nothing to lock. In text mode what a client sends is published to the topic it reads.
+
+#![forbid(unsafe_code)]
+
+mod flags;
+mod logger;
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use pousse::{
+    CloseCode, ConnId, Context, Error, Handler, LIMITS, Limits, Message, Publish, Server,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::low_level::signal_name;
+use signal_hook_mio::v1_0::Signals;
+
+use crate::flags::{Set, Setting, Settings, Task};
+
+// Exit codes, those of `sysexits.h`.
+/// The command line is wrong.
+const USAGE: u8 = 64;
+/// An address cannot be listened on.
+const UNAVAILABLE: u8 = 69;
+/// Something failed that no setting can mend.
+const INTERNAL: u8 = 70;
+/// The file, the environment, or what a setting names is wrong.
+const CONFIG: u8 = 78;
+
+/// Why the program ends before it serves.
+#[derive(Debug)]
+struct Refusal {
+    /// The exit code.
+    code: u8,
+    /// Which setting, what was given, what is wanted.
+    sentence: String,
+}
+
+impl Refusal {
+    fn usage(sentence: String) -> Self {
+        Self { code: USAGE, sentence }
+    }
+
+    fn config(sentence: String) -> Self {
+        Self { code: CONFIG, sentence }
+    }
+
+    fn internal(what: &str, error: &io::Error) -> Self {
+        Self { code: INTERNAL, sentence: format!("{what}: {error}") }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let code = match error {
+            Error::Bind { .. } => UNAVAILABLE,
+            Error::Config(_) | Error::Root { .. } => CONFIG,
+            _ => INTERNAL,
+        };
+        Self { code, sentence: error.to_string() }
+    }
+}
+
+fn main() -> ExitCode {
+    start().unwrap_or_else(|Refusal { code, sentence }| {
+        // `eprintln!` would panic if nobody reads any more.
+        let _ = writeln!(io::stderr(), "pousse: {sentence}");
+        ExitCode::from(code)
+    })
+}
+
+fn start() -> Result<ExitCode, Refusal> {
+    let descriptors = raise_descriptors();
+    let room = descriptors.saturating_sub(DESCRIPTORS_KEPT);
+    let mut limits = Limits::default();
+    limits.max_clients = limits.max_clients.min(room).max(1);
+
+    let text =
+        match flags::read(std::env::args_os().skip(1), |name| std::env::var_os(name), &limits)? {
+            Task::Run(settings) => {
+                fits(&settings, descriptors, room)?;
+                return serve(settings);
+            }
+            Task::Check(settings) => {
+                fits(&settings, descriptors, room)?;
+                summary(&settings)?
+            }
+            Task::Version => format!("pousse {VERSION}\n"),
+            Task::Help => help(&flags::table(), &limits),
+            Task::LimitHelp => limit_help(),
+        };
+    // Whoever has read enough (`--help | head`) may close the pipe.
+    let _ = io::stdout().write_all(text.as_bytes());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lets the process open as many descriptors as it may; how many that are.
+fn raise_descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // macOS refuses its own "no limit" here; then what was allowed before stays.
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    current.map_or(usize::MAX, |number| usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+/// Descriptors for everything that is not a client: listeners, the readiness queue, files, the log.
+const DESCRIPTORS_KEPT: usize = 64;
+
+fn fits(settings: &Settings, descriptors: usize, room: usize) -> Result<(), Refusal> {
+    let clients = settings.config.limits.max_clients;
+    if clients <= room {
+        return Ok(());
+    }
+    Err(Refusal::config(format!(
+        "max-clients is {clients}, but of the {descriptors} descriptors that this process may \
+         open {DESCRIPTORS_KEPT} are kept back, which leaves {room} clients: allow more \
+         (ulimit -n, LimitNOFILE=) or lower max-clients"
+    )))
+}
+
+fn serve(settings: Settings) -> Result<ExitCode, Refusal> {
+    let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP])
+        .map_err(|error| Refusal::internal("signals cannot be received", &error))?;
+    // Shared because two need it: this function to hand it to the loop, the handler to read it.
+    let signals = Rc::new(RefCell::new(signals));
+    let daemon = Daemon { signals: Rc::clone(&signals), is_draining: false };
+    let mut server = Server::bind(settings.config, daemon)?;
+    server
+        .watch(&mut *signals.borrow_mut(), SIGNALS)
+        .map_err(|error| Refusal::internal("signals cannot be watched", &error))?;
+
+    let mut lines = String::new();
+    for address in server.addresses() {
+        let _ = writeln!(lines, "pousse {VERSION} listening on {address}");
+    }
+    let _ = io::stderr().write_all(lines.as_bytes());
+    // From here on nothing but the logger writes to standard error.
+    logger::install(settings.log);
+    let (rule, hint) = match server.publishing() {
+        Publish::Anyone => ("anyone", "who can connect can publish; --publish nobody forbids it"),
+        Publish::Nobody => ("nobody", "to let everyone publish who can connect: --publish anyone"),
+    };
+    log::info!("event=publish rule={rule} hint={hint:?}");
+
+    match server.run() {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            log::error!("event=failed {error}");
+            Ok(ExitCode::from(INTERNAL))
+        }
+    }
+}
+
+/// The token of the signals' pipe.
+const SIGNALS: u16 = 0;
+
+struct Daemon {
+    signals: Rc<RefCell<Signals>>,
+    is_draining: bool,
+}
+
+impl Handler for Daemon {
+    fn on_message(&mut self, conn: ConnId, message: Message<'_>, ctx: &mut Context<'_>) {
+        if !ctx.may_publish() {
+            ctx.close(conn, CloseCode::Policy, "publishing is not allowed here; see --publish");
+            return;
+        }
+        let Some(topic) = ctx.topic(conn) else { return };
+        // Length and topic were looked at before, so what is left passes: no room right now.
+        if let Err(error) = ctx.publish(&topic, message) {
+            ctx.close(conn, CloseCode::Again, &error.to_string());
+        }
+    }
+
+    fn on_ready(&mut self, token: usize, ctx: &mut Context<'_>) {
+        debug_assert_eq!(token, usize::from(SIGNALS), "nothing else is watched");
+        for signal in self.signals.borrow_mut().pending() {
+            log::info!("event=signal name={}", signal_name(signal).unwrap_or("?"));
+            match signal {
+                SIGTERM | SIGINT if self.is_draining => ctx.stop(),
+                SIGTERM | SIGINT | SIGUSR2 if !self.is_draining => {
+                    self.is_draining = true;
+                    ctx.drain(if signal == SIGUSR2 { CloseCode::Restart } else { CloseCode::Away });
+                }
+                SIGUSR1 => log::info!("event=counters {}", ctx.counters()),
+                SIGHUP => log::info!(
+                    "event=reload hint=\"this build has nothing to read again: settings change \
+                     with a restart (USR2)\""
+                ),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What `--check` prints.
+fn summary(settings: &Settings) -> Result<String, Refusal> {
+    let Settings { config, log } = settings;
+    if let Some(path) = &config.root {
+        std::fs::read_dir(path).map_err(|source| Error::Root { path: path.clone(), source })?;
+    }
+    let mut text = format!("pousse {VERSION} would start with these settings:\n");
+    let mut say = |name: &str, value: &dyn std::fmt::Display| {
+        let _ = writeln!(text, "  {name:<16} {value}");
+    };
+    for address in &config.listen {
+        say("listen", address);
+    }
+    match &config.root {
+        Some(path) => say("root", &path.display()),
+        None => say("root", &"(the built-in page)"),
+    }
+    match config.publish {
+        Some(publish) => say("publish", &publish),
+        None => say("publish", &"(anyone if only this machine can connect, else nobody)"),
+    }
+    config.origins.iter().for_each(|origin| say("origin", origin));
+    config.hosts.iter().for_each(|host| say("host", host));
+    let default = Limits::default();
+    for limit in LIMITS {
+        let value = (limit.show)(&config.limits);
+        if limit.name == "max-clients" || value != (limit.show)(&default) {
+            say(limit.name, &value);
+        }
+    }
+    say("log", &log.as_str().to_ascii_lowercase());
+    Ok(text)
+}
+
+fn help(table: &[Setting], limits: &Limits) -> String {
+    let mut text = format!("pousse {VERSION}: pushes messages to browsers.\n{USE}");
+    let mut group = "";
+    for setting in table {
+        if group != setting.group {
+            group = setting.group;
+            let _ = writeln!(text, "\n{group}");
+        }
+        let mut help = setting.help.trim().to_owned();
+        if let Set::Limit(limit) = setting.set {
+            let _ = write!(help, " Default: {}.", (limit.show)(limits));
+        }
+        if setting.clear.is_some() {
+            help.push_str(" Repeatable.");
+        }
+        let flag = format!("  --{} {}", setting.name, setting.value);
+        entry(&mut text, &flag, 24, &help);
+    }
+    text + NOTES
+}
+
+fn limit_help() -> String {
+    let mut text = String::from("--limit NAME=VALUE sets, beside the flags of --help:\n\n");
+    let limits = Limits::default();
+    for limit in LIMITS.iter().filter(|limit| !limit.has_flag) {
+        let name = format!("  {}={}", limit.name, (limit.show)(&limits));
+        entry(&mut text, &name, 26, limit.meaning);
+    }
+    text
+}
+
+/// A word, and beside it from `column` on a text, in lines of at most 96 columns.
+fn entry(out: &mut String, word: &str, column: usize, text: &str) {
+    let mut line = format!("{word:column$}");
+    for word in text.split_whitespace() {
+        if line.len() + 1 + word.len() > 96 {
+            let _ = writeln!(out, "{}", line.trim_end());
+            line = " ".repeat(column);
+        }
+        if !line.ends_with(' ') {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    let _ = writeln!(out, "{line}");
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+const USE: &str = "
+Polling, long polling, event streams and WebSocket, all on one log of messages. Without any flag
+it serves a page to try them on http://127.0.0.1:8080.
+
+Usage: pousse [FLAG]...
+";
+
+const NOTES: &str = "
+A setting is also read from the environment (POUSSE_MAX_CLIENTS=100) and from the file (a line
+max-clients = 100; # begins a comment), lists with commas between the values. Flags win over the
+environment, the environment over the file; a list replaces the weaker one whole.
+
+Examples:
+  pousse                                    a page, a chat and the API, for this machine
+  pousse --root site --origin null          your own page, or one opened from a file
+  pousse --listen :8080 --publish anyone    a chat for the whole network
+  pousse --host chat.example.org --publish anyone      behind a proxy that sends this Host
+  curl -d Bonjour http://127.0.0.1:8080/api/messages   publish
+  curl http://127.0.0.1:8080/api/messages?wait=30      wait for what comes
+
+Signals:
+  TERM, INT   close every client with 1001 and end when they have gone; again: end at once
+  USR2        the same with 1012, for a restart
+  USR1        log the counters (at level info)
+  HUP         would read certificates, tokens and origins again; nothing to read again yet
+
+Exit codes: 0 ended as asked, 64 wrong flag, 69 cannot listen, 70 internal failure,
+78 wrong configuration (file, environment, folder, more clients than descriptors)
+";

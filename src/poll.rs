@@ -11,9 +11,10 @@ use data_encoding::BASE64;
 use crate::config::Limits;
 use crate::id::EntryId;
 use crate::json;
-use crate::log::{Entry, Log, Topic, TopicNumber};
+use crate::log::Log;
 use crate::message::Kind;
 use crate::response::put_number;
+use crate::topic::{Entry, Topic, TopicNumber};
 
 /// What a poll asks for, and what is known of it.
 pub(crate) struct Poll<'p> {

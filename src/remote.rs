@@ -75,7 +75,7 @@ impl Remote {
     /// # Errors
     /// [`RemoteError`]; then nothing was taken.
     pub fn broadcast<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), RemoteError> {
-        self.publish(crate::log::TOPIC_DEFAULT, message)
+        self.publish(crate::topic::TOPIC_DEFAULT, message)
     }
 
     /// As `Context::send`.

@@ -19,10 +19,10 @@ use crate::config::{Config, Publish};
 use crate::exchange::Upgrade;
 use crate::http::{Refusal, Request};
 use crate::id::After;
-use crate::log::{TOPIC_DEFAULT, is_topic_name};
 use crate::metrics::Reason;
 use crate::origin;
 use crate::response::Response;
+use crate::topic::{TOPIC_DEFAULT, is_topic_name};
 
 /// What is to be done with a request. A handler's `on_request` may return one of these.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub struct Poll {
 
 /// What, beside the request, decides.
 #[derive(Clone, Debug)]
-pub(crate) struct Rules {
+pub struct Rules {
     /// Who may publish.
     pub publish: Publish,
     pub(crate) origins: Vec<String>,
@@ -82,7 +82,7 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// The rules of a configuration whose `publish` has been resolved.
-    pub(crate) fn new(config: &Config, publish: Publish) -> Self {
+    pub fn new(config: &Config, publish: Publish) -> Self {
         Self {
             publish,
             origins: config.origins.clone(),
@@ -179,11 +179,7 @@ pub(crate) fn route(
 ///
 /// # Errors
 /// [`Refusal`]: 400, 403 for a foreign origin, 426 for another version.
-pub(crate) fn handshake(
-    request: &Request,
-    rules: &Rules,
-    on_loopback: bool,
-) -> Result<Upgrade, Refusal> {
+pub fn handshake(request: &Request, rules: &Rules, on_loopback: bool) -> Result<Upgrade, Refusal> {
     check_origin(request, rules, on_loopback)?;
     let bad = |detail: &'static str| Err(Refusal::new(400, Reason::Request, detail));
     if !request.is_upgrade() {

@@ -17,13 +17,13 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::event::Source;
 use mio::{Events, Interest, Poll, Token, Waker};
 use tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::app::App;
 use crate::clients::{Clients, token_of};
 use crate::config::{Config, Publish};
 use crate::deadlines::Deadlines;
@@ -31,30 +31,27 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::files::Files;
 use crate::handler::{Context, Handler};
-use crate::http::Request;
+use crate::http::Peer;
 use crate::hub::Hub;
 use crate::id::ConnId;
+use crate::listeners::Listeners;
 use crate::log::Log;
-use crate::message::{Kind, Message};
 use crate::metrics::Reason;
 use crate::outbox::Flush;
-use crate::remote::{Command, Commands, Remote};
-use crate::routes::{self, Rules};
-use crate::stream::Listener;
+use crate::remote::{Commands, Remote};
+use crate::routes::Rules;
+use crate::stream::{Listener, Stream};
 use crate::tick::Tick;
 use crate::turn::Turn;
 
 /// A server: clients, log and loop around a [`Handler`]. It is `Send` if the handler is.
 pub struct Server<H> {
-    handler: H,
-    hub: Hub,
+    app: App<H>,
     poll: Poll,
     events: Events,
-    listeners: Vec<Listener>,
-    /// For each listener: whether clients may be waiting to be accepted.
-    waiting: Vec<bool>,
-    /// No client is accepted before: the system had no descriptor or memory for one.
-    accept_after: Option<Instant>,
+    /// As many events came as fit: there may be more.
+    had_more: bool,
+    listeners: Listeners,
     /// Clients to be read in this turn, or in the next.
     busy: Vec<ConnId>,
     deadlines: Deadlines,
@@ -80,9 +77,6 @@ const WAKER: Token = Token(usize::MAX);
 const LISTENERS_FROM: usize = usize::MAX - 0xffff;
 const WATCHED_FROM: usize = usize::MAX - 0xf_ffff;
 
-/// How long accepting pauses when the system has no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
-
 /// Events taken from the system at once.
 const EVENTS: usize = 1024;
 
@@ -96,12 +90,7 @@ impl<H: Handler> Server<H> {
         let files = Files::open(config.root.as_deref())?;
         let poll = Poll::new().map_err(Error::Poll)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Poll)?;
-        let mut listeners = Vec::new();
-        for (at, address) in config.listen.iter().enumerate() {
-            let mut listener = Listener::bind(address)?;
-            listener.register(poll.registry(), Token(LISTENERS_FROM + at)).map_err(Error::Poll)?;
-            listeners.push(listener);
-        }
+        let listeners = Listeners::bind(&config.listen, poll.registry(), LISTENERS_FROM)?;
         let on_loopback: Vec<bool> = listeners.iter().map(Listener::is_loopback).collect();
         // Behind a proxy, and that is what names are listed for, everyone comes from this machine.
         let is_private = on_loopback.iter().all(|it| *it) && config.hosts.is_empty();
@@ -114,23 +103,24 @@ impl<H: Handler> Server<H> {
         let run = u64::try_from(unix.as_millis()).unwrap_or(0);
         let limits = &config.limits;
         Ok(Self {
-            handler,
-            hub: Hub {
-                clients: Clients::new(limits.max_clients.min(1 << 20)),
-                log: Log::new(run, limits.clone()),
-                turn: Turn::new(&config),
-                rules: Rules::new(&config, publish),
-                files,
-                on_loopback,
-                now: started,
-                wakes: BinaryHeap::new(),
-                wakes_made: 0,
-                drain: None,
-                is_stopped: false,
+            app: App {
+                handler,
+                hub: Hub {
+                    clients: Clients::new(limits.max_clients.min(1 << 20)),
+                    log: Log::new(run, limits.clone()),
+                    turn: Turn::new(&config),
+                    rules: Rules::new(&config, publish),
+                    files,
+                    on_loopback,
+                    now: started,
+                    wakes: BinaryHeap::new(),
+                    wakes_made: 0,
+                    drain: None,
+                    is_stopped: false,
+                },
             },
             events: Events::with_capacity(EVENTS),
-            waiting: vec![false; listeners.len()],
-            accept_after: None,
+            had_more: false,
             busy: Vec::new(),
             deadlines: Deadlines::default(),
             commands: Commands::new(limits.commands, waker),
@@ -192,19 +182,18 @@ impl<H: Handler> Server<H> {
         }
         let now = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.hub.now = now;
-        self.hub.turn.begin(Tick::at(now - self.started), unix.as_secs());
+        self.app.hub.now = now;
+        self.app.hub.turn.begin(Tick::at(now - self.started), unix.as_secs());
         Ok(())
     }
 
     /// When to come back at the latest.
     fn rest(&self) -> Option<Duration> {
-        let hub = &self.hub;
-        let may_accept = self.accept_after.is_none() && self.may_accept();
+        let hub = &self.app.hub;
         let is_busy = !self.busy.is_empty()
             || hub.clients.next_spreading().is_some()
-            || may_accept && self.waiting.contains(&true)
-            || self.events.iter().count() == EVENTS
+            || self.listeners.is_any_ready() && self.may_accept()
+            || self.had_more
             || self.has_ended;
         if is_busy {
             return Some(Duration::ZERO);
@@ -213,30 +202,31 @@ impl<H: Handler> Server<H> {
         let tick = (tick != Tick::NEVER).then(|| self.started + tick.since_start());
         let wake = hub.wakes.peek().map(|Reverse((at, ..))| *at);
         let drain = self.drain.as_ref().map(|drain| drain.until);
-        let soonest = [tick, wake, drain, self.accept_after].into_iter().flatten().min()?;
+        let paused = self.listeners.paused_until();
+        let soonest = [tick, wake, drain, paused].into_iter().flatten().min()?;
         Some(soonest.saturating_duration_since(Instant::now()))
     }
 
     // 2
 
     fn note(&mut self) {
+        let mut count = 0;
         for event in &self.events {
+            count += 1;
             let token = event.token();
             if token == WAKER {
                 continue;
             }
             if token.0 >= LISTENERS_FROM {
-                if let Some(waiting) = self.waiting.get_mut(token.0 - LISTENERS_FROM) {
-                    *waiting = true;
-                }
+                self.listeners.ready(token.0 - LISTENERS_FROM);
                 continue;
             }
             if token.0 >= WATCHED_FROM {
                 self.ready.push(token.0 - WATCHED_FROM);
                 continue;
             }
-            let Some(client) = self.hub.clients.get_by_token(token) else {
-                self.hub.turn.counters.stale_events += 1;
+            let Some(client) = self.app.hub.clients.get_by_token(token) else {
+                self.app.hub.turn.counters.stale_events += 1;
                 continue;
             };
             client.is_read_closed |= event.is_read_closed();
@@ -250,9 +240,10 @@ impl<H: Handler> Server<H> {
             }
             if event.is_writable() && !client.is_writable {
                 client.is_writable = true;
-                self.hub.clients.touch(id);
+                self.app.hub.clients.touch(id);
             }
         }
+        self.had_more = count == EVENTS;
     }
 
     // 3
@@ -261,7 +252,7 @@ impl<H: Handler> Server<H> {
         let mut scratch = std::mem::take(&mut self.scratch);
         // Those who are not reached in time go first in the next turn.
         let mut busy = std::mem::take(&mut self.busy);
-        let until = Instant::now() + self.hub.turn.limits.turn_time;
+        let until = Instant::now() + self.app.hub.turn.limits.turn_time;
         let mut reached = 0;
         for &id in &busy {
             if reached % 16 == 15 && Instant::now() >= until {
@@ -276,29 +267,29 @@ impl<H: Handler> Server<H> {
         self.scratch = scratch;
         let mut ready = std::mem::take(&mut self.ready);
         for token in ready.drain(..) {
-            self.call(None, |handler, ctx| handler.on_ready(token, ctx));
+            self.app.call(None, |handler, ctx| handler.on_ready(token, ctx));
         }
         self.ready = ready;
     }
 
     /// At most one read, so that everyone has a turn.
     fn read_client(&mut self, id: ConnId, scratch: &mut [u8]) {
-        let Some(client) = self.hub.clients.get_mut(id) else { return };
+        let Some(client) = self.app.hub.clients.get_mut(id) else { return };
         client.is_busy = false;
-        if client.is_publisher && self.hub.log.is_behind() {
+        if client.is_publisher && self.app.hub.log.is_behind() {
             return self.make_busy(id);
         }
-        if let Some(mut kept) = client.connection.take_kept(&self.hub.turn) {
-            self.hub.clients.touch(id);
-            return self.feed(id, &mut kept);
+        if let Some(mut kept) = client.connection.take_kept(&self.app.hub.turn) {
+            self.app.hub.clients.touch(id);
+            return self.app.feed(id, &mut kept);
         }
-        if !client.is_readable || !client.connection.wants_input(&self.hub.turn) {
+        if !client.is_readable || !client.connection.wants_input(&self.app.hub.turn) {
             // Readiness is remembered, and looked at again when bytes are wanted.
             return;
         }
-        let size = client.connection.input_bytes_max(&self.hub.turn).min(scratch.len());
+        let size = client.connection.input_bytes_max(&self.app.hub.turn).min(scratch.len());
         let input = scratch.get_mut(..size).unwrap_or_default();
-        let counters = &mut self.hub.turn.counters;
+        let counters = &mut self.app.hub.turn.counters;
         counters.reads += 1;
         match client.stream.read(input) {
             Ok(0) => {
@@ -312,126 +303,30 @@ impl<H: Handler> Server<H> {
                 } else {
                     self.make_busy(id);
                 }
-                self.feed(id, input.get_mut(..count).unwrap_or_default());
+                self.app.feed(id, input.get_mut(..count).unwrap_or_default());
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => client.is_readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => self.make_busy(id),
             Err(_) => client.connection.abort(Reason::Gone),
         }
-        self.hub.clients.touch(id);
+        self.app.hub.clients.touch(id);
     }
 
     fn make_busy(&mut self, id: ConnId) {
-        if let Some(client) = self.hub.clients.get_mut(id).filter(|client| !client.is_busy) {
+        if let Some(client) = self.app.hub.clients.get_mut(id).filter(|client| !client.is_busy) {
             client.is_busy = true;
             self.busy.push(id);
-        }
-    }
-
-    /// Bytes into the connection, and its events, one by one, into the handler.
-    fn feed(&mut self, id: ConnId, mut input: &mut [u8]) {
-        loop {
-            let hub = &mut self.hub;
-            let Some(client) = hub.clients.get_mut(id) else { return };
-            match client.connection.receive(&mut input, &mut hub.turn) {
-                None => return,
-                Some(Event::Request(request)) => self.request(id, request),
-                Some(Event::Text(text)) => {
-                    self.call(Some(id), |handler, ctx| {
-                        handler.on_message(id, Message::Text(&text), ctx);
-                    });
-                }
-                Some(Event::Binary(bytes)) => {
-                    self.call(Some(id), |handler, ctx| {
-                        handler.on_message(id, Message::Binary(&bytes), ctx);
-                    });
-                }
-                Some(Event::Fault(fault)) => self.fault(id, fault.code, fault.text),
-            }
-        }
-    }
-
-    fn request(&mut self, id: ConnId, request: Box<Request>) {
-        let on_loopback = self.hub.is_on_loopback(id);
-        if let Err(refusal) = routes::admit(&request, &self.hub.rules, on_loopback) {
-            return self.hub.refuse(id, &request, &refusal);
-        }
-        if !request.is_whole() {
-            let hub = &mut self.hub;
-            if let Some(client) = hub.clients.get_mut(id) {
-                client.connection.read_content(request, &mut hub.turn);
-            }
-            return;
-        }
-        let asked = self.call(Some(id), |handler, ctx| handler.on_request(&request, ctx));
-        let answer = match asked {
-            // A handler that panicked here leaves the request to be refused.
-            None => return self.hub.fail_request(id),
-            Some(Some(answer)) => Ok(answer),
-            Some(None) => routes::route(&request, &self.hub.rules, on_loopback),
-        };
-        match answer {
-            Ok(answer) => {
-                if self.hub.perform(id, &request, answer) {
-                    log::info!("event=opened client={id} peer={}", request.peer());
-                    self.call(Some(id), |handler, ctx| handler.on_open(id, &request, ctx));
-                }
-            }
-            Err(refusal) => self.hub.refuse(id, &request, &refusal),
-        }
-    }
-
-    fn fault(&mut self, id: ConnId, code: CloseCode, reason: &'static str) {
-        if self.hub.clients.get(id).is_some_and(|client| client.is_opened) {
-            let error = Error::Peer { code, reason };
-            self.call(Some(id), |handler, ctx| handler.on_error(id, &error, ctx));
-        }
-    }
-
-    /// Calls the handler. One that panics costs the connection it was called for, no more.
-    fn call<T>(
-        &mut self,
-        id: Option<ConnId>,
-        work: impl FnOnce(&mut H, &mut Context<'_>) -> T,
-    ) -> Option<T> {
-        let (handler, hub) = (&mut self.handler, &mut self.hub);
-        match catch_unwind(AssertUnwindSafe(|| work(handler, &mut Context { hub }))) {
-            Ok(value) => Some(value),
-            Err(panic) => {
-                self.panicked(id, panic.as_ref());
-                None
-            }
-        }
-    }
-
-    fn panicked(&mut self, id: Option<ConnId>, panic: &(dyn std::any::Any + Send)) {
-        let what = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let what = what.or_else(|| panic.downcast_ref::<String>().cloned());
-        let what = what.unwrap_or_else(|| "no text".to_owned());
-        self.hub.turn.counters.panics += 1;
-        let Some(id) = id else {
-            return log::error!("event=panic text={what:?}");
-        };
-        log::error!("event=panic client={id} text={what:?}");
-        self.hub.close(id, CloseCode::Error, "the handler failed", Reason::Panic);
-        let (handler, hub) = (&mut self.handler, &mut self.hub);
-        let error = Error::Panicked(what);
-        let told = catch_unwind(AssertUnwindSafe(|| {
-            handler.on_error(id, &error, &mut Context { hub });
-        }));
-        if told.is_err() {
-            log::error!("event=panic client={id} text=\"on_error panicked too\"");
         }
     }
 
     // 4
 
     fn time(&mut self) {
-        let now = self.hub.turn.now;
+        let now = self.app.hub.turn.now;
         let mut due = std::mem::take(&mut self.due);
         self.deadlines.take(now, &mut due);
         for id in due.drain(..) {
-            let hub = &mut self.hub;
+            let hub = &mut self.app.hub;
             let Some(client) = hub.clients.get_mut(id) else { continue };
             if client.armed > now {
                 // It was armed anew for another tick since.
@@ -441,16 +336,16 @@ impl<H: Handler> Server<H> {
             let event = client.connection.handle_timeout(&mut hub.turn);
             hub.clients.touch(id);
             if let Some(Event::Fault(fault)) = event {
-                self.fault(id, fault.code, fault.text);
+                self.app.fault(id, fault.code, fault.text);
             }
         }
         self.due = due;
-        while let Some(&Reverse((at, _, token))) = self.hub.wakes.peek() {
-            if at > self.hub.now {
+        while let Some(&Reverse((at, _, token))) = self.app.hub.wakes.peek() {
+            if at > self.app.hub.now {
                 break;
             }
-            self.hub.wakes.pop();
-            self.call(None, |handler, ctx| handler.on_wake(token, ctx));
+            self.app.hub.wakes.pop();
+            self.app.call(None, |handler, ctx| handler.on_wake(token, ctx));
         }
     }
 
@@ -459,73 +354,46 @@ impl<H: Handler> Server<H> {
     fn obey(&mut self) {
         self.commands.listen();
         // At most as many as the queue holds: whoever fills it faster waits for the next turn.
-        for _ in 0..self.hub.turn.limits.commands {
+        for _ in 0..self.app.hub.turn.limits.commands {
             // While readers are behind, what is not taken makes the queue full.
-            if self.hub.log.is_behind() {
+            if self.app.hub.log.is_behind() {
                 break;
             }
             let Some(command) = self.commands.next() else { break };
-            self.carry_out(command);
+            self.app.carry_out(command);
         }
         self.begin_drain();
     }
 
-    fn carry_out(&mut self, command: Command) {
-        let hub = &mut self.hub;
-        match command {
-            Command::Publish { topic, payload, kind } => {
-                if let Err(error) = hub.publish(&topic, message(kind, &payload), None) {
-                    log::warn!("event=remote_failed topic={topic:?} error={error}");
-                }
-            }
-            Command::Send { to, payload, kind } => {
-                if let Err(error) = hub.send(to, message(kind, &payload)) {
-                    log::debug!("event=remote_failed client={to} error={error}");
-                }
-            }
-            Command::Close { conn, code, reason } => {
-                hub.close(conn, code, &reason, Reason::Handler);
-            }
-            Command::Drain(code) => {
-                hub.drain.get_or_insert(code);
-            }
-            Command::Stop => hub.is_stopped = true,
-        }
-    }
-
     /// No new clients; those who are here are told, and have until the limit to be gone.
     fn begin_drain(&mut self) {
-        let Some(code) = self.hub.drain.filter(|_| self.drain.is_none()) else { return };
-        self.drain = Some(Drain { until: self.hub.now + self.hub.turn.limits.drain });
-        let clients = self.hub.clients.len();
+        let Some(code) = self.app.hub.drain.filter(|_| self.drain.is_none()) else { return };
+        self.drain = Some(Drain { until: self.app.hub.now + self.app.hub.turn.limits.drain });
+        let clients = self.app.hub.clients.len();
         log::info!("event=drain clients={clients} code={code}");
-        for listener in &mut self.listeners {
-            listener.deregister(self.poll.registry());
-        }
-        self.listeners.clear();
-        self.waiting.clear();
+        self.listeners.close(self.poll.registry());
         let reason = match code {
             CloseCode::Restart => "the server is restarting",
             _ => "the server is stopping",
         };
-        for id in self.hub.clients.ids() {
-            self.hub.close(id, code, reason, Reason::Drain);
+        for id in self.app.hub.clients.ids() {
+            self.app.hub.close(id, code, reason, Reason::Drain);
         }
     }
 
     // 6
 
     fn deliver(&mut self) {
-        let touched = self.hub.clients.take_touched();
+        let touched = self.app.hub.clients.take_touched();
         for &id in &touched {
-            if let Some(client) = self.hub.clients.get_mut(id) {
+            if let Some(client) = self.app.hub.clients.get_mut(id) {
                 client.is_touched = false;
             }
             self.visit(id);
         }
-        self.hub.clients.give_back_touched(touched);
+        self.app.hub.clients.give_back_touched(touched);
         self.spread();
-        let hub = &mut self.hub;
+        let hub = &mut self.app.hub;
         hub.log.trim(hub.turn.now);
         if hub.clients.next_spreading().is_none() {
             hub.log.drop_encoded();
@@ -535,13 +403,13 @@ impl<H: Handler> Server<H> {
 
     /// Offers what was published to its readers, topic by topic, a slice of them at a time.
     fn spread(&mut self) {
-        let until = Instant::now() + self.hub.turn.limits.turn_time;
-        while let Some(topic) = self.hub.clients.next_spreading() {
-            for _ in 0..self.hub.turn.limits.turn_readers {
-                let Some(id) = self.hub.clients.next_reader(topic) else { break };
+        let until = Instant::now() + self.app.hub.turn.limits.turn_time;
+        while let Some(topic) = self.app.hub.clients.next_spreading() {
+            for _ in 0..self.app.hub.turn.limits.turn_readers {
+                let Some(id) = self.app.hub.clients.next_reader(topic) else { break };
                 self.visit(id);
             }
-            self.hub.clients.end_slice(&mut self.hub.log);
+            self.app.hub.clients.end_slice(&mut self.app.hub.log);
             if Instant::now() >= until {
                 break;
             }
@@ -550,7 +418,7 @@ impl<H: Handler> Server<H> {
 
     /// Fills and writes by turns, until one of the two has no more or the budget is spent.
     fn visit(&mut self, id: ConnId) {
-        let hub = &mut self.hub;
+        let hub = &mut self.app.hub;
         let Some(client) = hub.clients.get_mut(id) else { return };
         let before = hub.turn.counters.written_bytes;
         while client.is_writable {
@@ -580,7 +448,7 @@ impl<H: Handler> Server<H> {
 
     /// After a visit: what follows from the state that the connection is in now.
     fn settle(&mut self, id: ConnId) {
-        let hub = &mut self.hub;
+        let hub = &mut self.app.hub;
         let Some(client) = hub.clients.get_mut(id) else { return };
         let connection = &client.connection;
         if connection.wants_shutdown() && !client.is_shut {
@@ -592,7 +460,7 @@ impl<H: Handler> Server<H> {
         if deadline < client.armed {
             client.armed = self.deadlines.arm(deadline, id);
         }
-        let is_left = !connection.readings.is_empty() && !connection.is_reading();
+        let is_left = !connection.cursor.readings.is_empty() && !connection.is_reading();
         let is_done = connection.is_done();
         let wants_turn = connection.has_kept(&hub.turn)
             || client.is_readable && connection.wants_input(&hub.turn);
@@ -609,10 +477,10 @@ impl<H: Handler> Server<H> {
     // 7
 
     fn forget(&mut self) {
-        self.hub.clients.end_readings(&mut self.hub.log);
+        self.app.hub.clients.end_readings(&mut self.app.hub.log);
         let mut done = std::mem::take(&mut self.done);
         for id in done.drain(..) {
-            let hub = &mut self.hub;
+            let hub = &mut self.app.hub;
             let Some(mut client) = hub.clients.remove(id, &mut hub.log) else { continue };
             // Closing the descriptor would do, were it not for a copy of it in a child process.
             let _ = self.poll.registry().deregister(&mut client.stream);
@@ -632,17 +500,14 @@ impl<H: Handler> Server<H> {
                 ending.reason
             );
             if client.is_opened {
-                self.call(Some(id), |handler, ctx| {
-                    handler.on_close(id, ending.code, &ending.reason, ctx);
-                });
+                self.app.closed(id, ending.code, &ending.reason);
             }
         }
         self.done = done;
-        let is_over = self
-            .drain
-            .as_ref()
-            .is_some_and(|drain| self.hub.clients.is_empty() || drain.until <= self.hub.now);
-        if self.hub.is_stopped || is_over {
+        let is_over = self.drain.as_ref().is_some_and(|drain| {
+            self.app.hub.clients.is_empty() || drain.until <= self.app.hub.now
+        });
+        if self.app.hub.is_stopped || is_over {
             self.end();
         }
     }
@@ -653,79 +518,62 @@ impl<H: Handler> Server<H> {
             return;
         }
         self.has_ended = true;
-        self.listeners.clear();
-        self.waiting.clear();
-        for id in self.hub.clients.ids() {
-            let hub = &mut self.hub;
+        self.listeners.close(self.poll.registry());
+        for id in self.app.hub.clients.ids() {
+            let hub = &mut self.app.hub;
             let Some(client) = hub.clients.remove(id, &mut hub.log) else { continue };
             hub.turn.counters.count_closed(Reason::Drain);
             if client.is_opened {
-                self.call(None, |handler, ctx| {
-                    handler.on_close(id, CloseCode::Abnormal, "", ctx);
-                });
+                self.app.closed(id, CloseCode::Abnormal, "");
             }
         }
-        log::info!("event=ended {}", self.hub.turn.counters);
+        log::info!("event=ended {}", self.app.hub.turn.counters);
     }
 
     // 8
 
     fn accept(&mut self) {
-        if self.accept_after.is_some_and(|after| after > self.hub.now) {
+        if self.listeners.is_paused(self.app.hub.now) {
             return;
         }
-        self.accept_after = None;
         for at in 0..self.listeners.len() {
-            for _ in 0..self.hub.turn.limits.turn_accept {
-                if !self.waiting.get(at).is_some_and(|waiting| *waiting) || !self.may_accept() {
+            for _ in 0..self.app.hub.turn.limits.turn_accept {
+                if !self.may_accept() {
                     break;
                 }
-                self.accept_one(at);
+                match self.listeners.accept(at, self.app.hub.now) {
+                    Ok(Some((stream, peer))) => self.welcome(stream, peer, at),
+                    Ok(None) => break,
+                    Err(error) => {
+                        log::warn!("event=accept_failed error={error}");
+                        self.app.hub.turn.counters.accept_failures += 1;
+                        return;
+                    }
+                }
             }
         }
     }
 
     fn may_accept(&self) -> bool {
-        self.hub.clients.len() < self.hub.turn.limits.max_clients
+        self.app.hub.clients.len() < self.app.hub.turn.limits.max_clients
     }
 
-    fn accept_one(&mut self, at: usize) {
-        let Some(listener) = self.listeners.get(at) else { return };
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                let hub = &mut self.hub;
-                hub.turn.counters.accepted += 1;
-                let via = u16::try_from(at).unwrap_or(u16::MAX);
-                let id = hub.clients.insert(stream, peer, via, &hub.turn);
-                log::debug!("event=accepted client={id} peer={peer}");
-                let Some(client) = hub.clients.get_mut(id) else { return };
-                // Once, for both directions and for good: readiness is remembered, not asked for.
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                let registry = self.poll.registry();
-                if let Err(error) = registry.register(&mut client.stream, token_of(id), interest) {
-                    log::warn!("event=accept_failed peer={peer} error={error}");
-                    hub.turn.counters.accept_failures += 1;
-                    client.connection.abort(Reason::Gone);
-                }
-                self.settle(id);
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                if let Some(waiting) = self.waiting.get_mut(at) {
-                    *waiting = false;
-                }
-            }
-            // The one that was to be accepted has left; the next may be waiting.
-            Err(error) if is_of_one_peer(&error) => {}
-            Err(error) => {
-                // No descriptors or no memory. No event would come for those who wait already.
-                log::warn!("event=accept_failed error={error}");
-                self.hub.turn.counters.accept_failures += 1;
-                self.accept_after = Some(self.hub.now + ACCEPT_PAUSE);
-                if let Some(waiting) = self.waiting.get_mut(at) {
-                    *waiting = true;
-                }
-            }
+    fn welcome(&mut self, stream: Stream, peer: Peer, at: usize) {
+        let hub = &mut self.app.hub;
+        hub.turn.counters.accepted += 1;
+        let listener = u16::try_from(at).unwrap_or(u16::MAX);
+        let id = hub.clients.insert(stream, peer, listener, &hub.turn);
+        log::debug!("event=accepted client={id} peer={peer}");
+        let Some(client) = hub.clients.get_mut(id) else { return };
+        // Once, for both directions and for good: readiness is remembered, not asked for.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registry = self.poll.registry();
+        if let Err(error) = registry.register(&mut client.stream, token_of(id), interest) {
+            log::warn!("event=accept_failed peer={peer} error={error}");
+            hub.turn.counters.accept_failures += 1;
+            client.connection.abort(Reason::Gone);
         }
+        self.settle(id);
     }
 }
 
@@ -742,12 +590,12 @@ impl<H> Server<H> {
 
     /// Who may publish, the default resolved.
     pub fn publishing(&self) -> Publish {
-        self.hub.rules.publish
+        self.app.hub.rules.publish
     }
 
     /// What a handler has, for use before and between turns.
     pub fn context(&mut self) -> Context<'_> {
-        Context { hub: &mut self.hub }
+        Context { hub: &mut self.app.hub }
     }
 
     /// Whether the server has ended; [`turn`](Self::turn) has nothing more to do then.
@@ -777,27 +625,4 @@ impl<H> AsRawFd for Server<H> {
     fn as_raw_fd(&self) -> RawFd {
         self.poll.as_raw_fd()
     }
-}
-
-fn message(kind: Kind, payload: &[u8]) -> Message<'_> {
-    match (kind, str::from_utf8(payload)) {
-        (Kind::Text, Ok(text)) => Message::Text(text),
-        _ => Message::Binary(payload),
-    }
-}
-
-/// Whether a failed accept says something of the peer and not of this machine (accept(2)).
-fn is_of_one_peer(error: &io::Error) -> bool {
-    use ErrorKind as K;
-    matches!(
-        error.kind(),
-        K::ConnectionAborted
-            | K::ConnectionReset
-            | K::Interrupted
-            | K::NetworkDown
-            | K::NetworkUnreachable
-            | K::HostUnreachable
-            | K::PermissionDenied
-            | K::TimedOut
-    )
 }

@@ -6,11 +6,11 @@
 use bytes::Bytes;
 
 use crate::config::{Config, Limits};
-use crate::log::TopicNumber;
 use crate::metrics::Counters;
 use crate::outbox::Outbox;
 use crate::response::{self, DATE_BYTES};
 use crate::tick::Tick;
+use crate::topic::TopicNumber;
 
 /// Outboxes kept for lending. More are made, and freed, when more clients have bytes waiting.
 const SPARE_MAX: usize = 64;

@@ -19,6 +19,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use crate::config::Limits;
+use crate::input::take;
 use crate::message::{Kind, put_frame_head};
 use crate::metrics::Reason;
 use crate::tick::Tick;
@@ -408,14 +409,6 @@ fn close(payload: &[u8]) -> Result<Incoming<'static>, Fault> {
         Ok(reason) => Ok(Incoming::Close(code, reason.to_owned())),
         Err(_) => Err(NOT_UTF8),
     }
-}
-
-/// Takes the first `count` bytes, which are there.
-pub(crate) fn take<'s>(input: &mut &'s mut [u8], count: usize) -> &'s mut [u8] {
-    let whole = std::mem::take(input);
-    let (head, rest) = whole.split_at_mut(count.min(whole.len()));
-    *input = rest;
-    head
 }
 
 /// Undoes the masking (RFC 6455 §5.3) of bytes that begin `offset` bytes into their payload.

@@ -172,7 +172,7 @@ class Connection extends EventTarget {
       fresh.push(...answer.messages.slice(skip));
       skip = Math.max(0, skip - answer.messages.length);
       last = answer.last;
-      full = answer.messages.length === PAGE;
+      full = answer.messages.length > 0; // an answer may end early; only an empty one says that this is all
     }
     if (signal.aborted) return;
     if (!this.last) fresh.splice(0, fresh.length - this.history); // a poll begins with the oldest

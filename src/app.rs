@@ -1,0 +1,160 @@
+//! The application: the handler beside everything it acts on, and each call of it.
+//!
+//! Here bytes become events and events become calls. The handler and the hub are two fields, so a
+//! handler is lent the hub without either knowing the other; and whatever it asks for is queued or
+//! noted there, so that no call leads to another.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::error::Error;
+use crate::event::Event;
+use crate::handler::{Context, Handler};
+use crate::http::Request;
+use crate::hub::Hub;
+use crate::id::ConnId;
+use crate::message::{Kind, Message};
+use crate::metrics::Reason;
+use crate::remote::Command;
+use crate::routes;
+
+/// See the head of this file.
+pub(crate) struct App<H> {
+    pub(crate) handler: H,
+    pub(crate) hub: Hub,
+}
+
+impl<H: Handler> App<H> {
+    /// Bytes into the connection, and its events, one by one, into the handler.
+    pub(crate) fn feed(&mut self, id: ConnId, mut input: &mut [u8]) {
+        loop {
+            let hub = &mut self.hub;
+            let Some(client) = hub.clients.get_mut(id) else { return };
+            match client.connection.receive(&mut input, &mut hub.turn) {
+                None => return,
+                Some(Event::Request(request)) => self.request(id, request),
+                Some(Event::Text(text)) => {
+                    self.call(Some(id), |handler, ctx| {
+                        handler.on_message(id, Message::Text(&text), ctx);
+                    });
+                }
+                Some(Event::Binary(bytes)) => {
+                    self.call(Some(id), |handler, ctx| {
+                        handler.on_message(id, Message::Binary(&bytes), ctx);
+                    });
+                }
+                Some(Event::Fault(fault)) => self.fault(id, fault.code, fault.text),
+            }
+        }
+    }
+
+    fn request(&mut self, id: ConnId, request: Box<Request>) {
+        let on_loopback = self.hub.is_on_loopback(id);
+        if let Err(refusal) = routes::admit(&request, &self.hub.rules, on_loopback) {
+            return self.hub.refuse(id, &request, &refusal);
+        }
+        if !request.is_whole() {
+            let hub = &mut self.hub;
+            if let Some(client) = hub.clients.get_mut(id) {
+                client.connection.read_content(request, &mut hub.turn);
+            }
+            return;
+        }
+        let asked = self.call(Some(id), |handler, ctx| handler.on_request(&request, ctx));
+        let answer = match asked {
+            // A handler that panicked here leaves the request to be refused.
+            None => return self.hub.fail_request(id),
+            Some(Some(answer)) => Ok(answer),
+            Some(None) => routes::route(&request, &self.hub.rules, on_loopback),
+        };
+        match answer {
+            Ok(answer) => {
+                if self.hub.perform(id, &request, answer) {
+                    log::info!("event=opened client={id} peer={}", request.peer());
+                    self.call(Some(id), |handler, ctx| handler.on_open(id, &request, ctx));
+                }
+            }
+            Err(refusal) => self.hub.refuse(id, &request, &refusal),
+        }
+    }
+
+    pub(crate) fn fault(&mut self, id: ConnId, code: CloseCode, reason: &'static str) {
+        if self.hub.clients.get(id).is_some_and(|client| client.is_opened) {
+            let error = Error::Peer { code, reason };
+            self.call(Some(id), |handler, ctx| handler.on_error(id, &error, ctx));
+        }
+    }
+
+    /// Calls the handler. One that panics costs the connection it was called for, no more.
+    pub(crate) fn call<T>(
+        &mut self,
+        id: Option<ConnId>,
+        work: impl FnOnce(&mut H, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let (handler, hub) = (&mut self.handler, &mut self.hub);
+        match catch_unwind(AssertUnwindSafe(|| work(handler, &mut Context { hub }))) {
+            Ok(value) => Some(value),
+            Err(panic) => {
+                self.panicked(id, panic.as_ref());
+                None
+            }
+        }
+    }
+
+    fn panicked(&mut self, id: Option<ConnId>, panic: &(dyn std::any::Any + Send)) {
+        let what = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let what = what.or_else(|| panic.downcast_ref::<String>().cloned());
+        let what = what.unwrap_or_else(|| "no text".to_owned());
+        self.hub.turn.counters.panics += 1;
+        let Some(id) = id else {
+            return log::error!("event=panic text={what:?}");
+        };
+        log::error!("event=panic client={id} text={what:?}");
+        self.hub.close(id, CloseCode::Error, "the handler failed", Reason::Panic);
+        let (handler, hub) = (&mut self.handler, &mut self.hub);
+        let error = Error::Panicked(what);
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            handler.on_error(id, &error, &mut Context { hub });
+        }));
+        if told.is_err() {
+            log::error!("event=panic client={id} text=\"on_error panicked too\"");
+        }
+    }
+
+    /// Does what another thread wants.
+    pub(crate) fn carry_out(&mut self, command: Command) {
+        let hub = &mut self.hub;
+        match command {
+            Command::Publish { topic, payload, kind } => {
+                if let Err(error) = hub.publish(&topic, message(kind, &payload), None) {
+                    log::warn!("event=remote_failed topic={topic:?} error={error}");
+                }
+            }
+            Command::Send { to, payload, kind } => {
+                if let Err(error) = hub.send(to, message(kind, &payload)) {
+                    log::debug!("event=remote_failed client={to} error={error}");
+                }
+            }
+            Command::Close { conn, code, reason } => {
+                hub.close(conn, code, &reason, Reason::Handler);
+            }
+            Command::Drain(code) => {
+                hub.drain.get_or_insert(code);
+            }
+            Command::Stop => hub.is_stopped = true,
+        }
+    }
+
+    /// Tells the handler of an end, if it was told of the beginning.
+    pub(crate) fn closed(&mut self, id: ConnId, code: CloseCode, reason: &str) {
+        self.call(Some(id), |handler, ctx| handler.on_close(id, code, reason, ctx));
+    }
+}
+
+fn message(kind: Kind, payload: &[u8]) -> Message<'_> {
+    match (kind, str::from_utf8(payload)) {
+        (Kind::Text, Ok(text)) => Message::Text(text),
+        _ => Message::Binary(payload),
+    }
+}

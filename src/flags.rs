@@ -1,0 +1,400 @@
+//! Command line, environment and file become [`Settings`].
+//!
+//! One table says everything about a setting: its name, what it takes, whether it is a list, its
+//! sentence in `--help`, and how it is set. A name is `--max-clients 100` on the command line,
+//! `POUSSE_MAX_CLIENTS=100` in the environment and `max-clients = 100` in a file. The three are
+//! applied from the weakest to the strongest, file, environment, command line; so all of them are
+//! looked at, and a mistake in the file is told even where a flag would hide it.
+//!
+//! What the settings mean, and whether they hold together, is `Config`'s business.
+
+use std::ffi::OsString;
+
+use lexopt::Arg;
+use log::LevelFilter;
+use pousse::{Config, LIMITS, Limit, Limits};
+
+use crate::Refusal;
+
+/// What the command line asks for.
+pub(crate) enum Task {
+    /// Serve.
+    Run(Settings),
+    /// Say what would be served.
+    Check(Settings),
+    /// Print one of three texts.
+    Version,
+    Help,
+    LimitHelp,
+}
+
+/// All that can be set from outside.
+pub(crate) struct Settings {
+    pub(crate) config: Config,
+    pub(crate) log: LevelFilter,
+}
+
+/// Reads all three places. `limits` are those in force where nothing else is said.
+///
+/// # Errors
+/// The first mistake, as a sentence that names the setting.
+pub(crate) fn read(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl Fn(&str) -> Option<OsString>,
+    limits: &Limits,
+) -> Result<Task, Refusal> {
+    let mut settings = Settings { config: Config::default(), log: LevelFilter::Info };
+    settings.config.limits = limits.clone();
+    let table = table();
+    let (line, question) = command_line(&table, args)?;
+    if let Some(task) = question {
+        return Ok(task);
+    }
+    let environment = environment(&table, env)?;
+    let file = line.iter().rev().chain(&environment).find(|given| given.setting.name == "config");
+    if let Some(given) = file {
+        settings.apply(&self::file(&table, &given.value)?).map_err(Refusal::config)?;
+    }
+    settings.apply(&environment).map_err(Refusal::config)?;
+    // What does not hold together is the flags' fault if it did without them.
+    let refuse = if settings.config.check().is_ok() { Refusal::usage } else { Refusal::config };
+    settings.apply(&line).map_err(Refusal::usage)?;
+    settings.config.check().map_err(|error| refuse(error.to_string()))?;
+    match line.iter().any(|given| given.setting.name == "check") {
+        true => Ok(Task::Check(settings)),
+        false => Ok(Task::Run(settings)),
+    }
+}
+
+impl Settings {
+    fn apply(&mut self, given: &[Given<'_>]) -> Result<(), String> {
+        let mut replaced = Vec::new();
+        for Given { setting, label, value } in given {
+            if let Some(clear) = setting.clear
+                && !replaced.contains(&setting.name)
+            {
+                clear(self);
+                replaced.push(setting.name);
+            }
+            match setting.set {
+                Set::Own(set) => set(self, value),
+                Set::Limit(limit) => {
+                    (limit.set)(&mut self.config.limits, value).map_err(|form| not(&form, value))
+                }
+                Set::Nothing => Ok(()),
+            }
+            .map_err(|wrong| format!("{label} {wrong}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// One line of the table.
+pub(crate) struct Setting {
+    /// The headline above it in `--help`.
+    pub(crate) group: Text,
+    pub(crate) name: Text,
+    /// What stands for its value in `--help`; empty if it takes none.
+    pub(crate) value: Text,
+    pub(crate) help: Text,
+    /// A list: may be given again and again, and this empties it.
+    pub(crate) clear: Option<fn(&mut Settings)>,
+    pub(crate) set: Set,
+}
+
+/// How a value gets where it belongs.
+#[derive(Clone, Copy)]
+pub(crate) enum Set {
+    /// The error goes on after the name of the setting.
+    Own(fn(&mut Settings, &str) -> Result<(), String>),
+    Limit(&'static Limit),
+    /// Looked at by [`read`] itself.
+    Nothing,
+}
+
+/// One value that was given.
+struct Given<'a> {
+    setting: &'a Setting,
+    /// How a sentence names the place: `--ping`, `POUSSE_PING`, `pousse.conf:3: ping`.
+    label: String,
+    value: String,
+}
+
+type Text = &'static str;
+
+const SERVE: &str = "What is served, and to whom:";
+const BOUNDS: &str = "Limits (N: a number; SIZE: 4096, 64KiB, 1MiB; TIME: 500ms, 25s, 10m, 1h):";
+const PROGRAM: &str = "The program:";
+
+const fn row(group: Text, name: Text, value: Text, help: Text, set: Set) -> Setting {
+    Setting { group, name, value, help, clear: None, set }
+}
+
+/// Every setting, in the order of `--help`.
+#[rustfmt::skip]
+pub(crate) fn table() -> Vec<Setting> {
+    let list = |setting: Setting, clear| Setting { clear: Some(clear), ..setting };
+    let mut table = vec![
+        list(row(SERVE, "listen", "ADDR",
+            "Listen on HOST:PORT, [V6]:PORT, :PORT (every address) or unix:PATH. \
+             Default: 127.0.0.1:8080.", Set::Own(listen)), |s| s.config.listen.clear()),
+        row(SERVE, "root", "DIR",
+            "Serve the files of this folder. Default: the built-in page.", Set::Own(root)),
+        row(SERVE, "publish", "WHO",
+            "Who may publish: anyone or nobody. Default: anyone if only this machine can connect \
+             and no --host is given, else nobody.", Set::Own(publish)),
+        list(row(SERVE, "origin", "URL",
+            "Let pages of this origin connect, beside the server's own: https://example.org; \
+             null for pages opened from files.", Set::Own(origin)), |s| s.config.origins.clear()),
+        list(row(SERVE, "host", "NAME",
+            "Answer to this name on a loopback address, for a reverse proxy in front.",
+            Set::Own(host)), |s| s.config.hosts.clear()),
+    ];
+    table.extend(LIMITS.iter().filter(|limit| limit.has_flag).map(|limit| {
+        row(BOUNDS, limit.name, unit(limit), limit.meaning, Set::Limit(limit))
+    }));
+    table.extend([
+        list(row(BOUNDS, "limit", "NAME=VALUE",
+            "Set any other limit; --limit help lists them.", Set::Own(limit)), forget_limits),
+        row(PROGRAM, "log", "LEVEL",
+            "How much to log: error, warn, info or debug. Default: info.", Set::Own(log)),
+        row(PROGRAM, "config", "FILE", "Read settings from this file.", Set::Nothing),
+        row(PROGRAM, "check", "", "Say what would be served, and end.", Set::Nothing),
+        row(PROGRAM, "help", "", "Print this text.", Set::Nothing),
+        row(PROGRAM, "version", "", "Print the version.", Set::Nothing),
+    ]);
+    table
+}
+
+/// Settings that belong to the surface but not to this build. To say so is kinder than "unknown".
+#[rustfmt::skip]
+const NOT_YET: [&str; 11] = [
+    "control", "tls-cert", "tls-key", "subscribe", "token-file", "deny", "trust-proxy",
+    "max-per-ip", "deflate", "redis", "reuse-port",
+];
+
+fn listen(settings: &mut Settings, text: &str) -> Result<(), String> {
+    let wrong = |_| not("is HOST:PORT, [V6]:PORT, :PORT or unix:PATH", text);
+    text.parse().map(|address| settings.config.listen.push(address)).map_err(wrong)
+}
+
+fn root(settings: &mut Settings, text: &str) -> Result<(), String> {
+    settings.config.root = Some(text.into());
+    Ok(())
+}
+
+fn publish(settings: &mut Settings, text: &str) -> Result<(), String> {
+    let form = match text {
+        "token" => "is anyone or nobody in this build, which does not have tokens yet",
+        _ => "is anyone or nobody",
+    };
+    settings.config.publish = Some(text.parse().map_err(|_| not(form, text))?);
+    Ok(())
+}
+
+fn origin(settings: &mut Settings, text: &str) -> Result<(), String> {
+    let mut alone = Config::default();
+    alone.origins.push(text.into());
+    let form = "is https://HOST, https://HOST:PORT or null";
+    alone.check().map_err(|_| not(form, text))?;
+    settings.config.origins.push(text.into());
+    Ok(())
+}
+
+fn host(settings: &mut Settings, text: &str) -> Result<(), String> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_name) {
+        return Err(not("is a name such as chat.example.org, without https:// and port", text));
+    }
+    settings.config.hosts.push(text.into());
+    Ok(())
+}
+
+fn log(settings: &mut Settings, text: &str) -> Result<(), String> {
+    let form = "is error, warn, info or debug";
+    let level = Some(text).filter(|level| ["error", "warn", "info", "debug"].contains(level));
+    settings.log = level.and_then(|level| level.parse().ok()).ok_or_else(|| not(form, text))?;
+    Ok(())
+}
+
+fn limit(settings: &mut Settings, text: &str) -> Result<(), String> {
+    let (name, value) = text
+        .split_once('=')
+        .map(|(name, value)| (name.trim(), value.trim()))
+        .ok_or_else(|| not("is NAME=VALUE (--limit help lists the names)", text))?;
+    match Limits::find(name) {
+        Some(limit) if limit.has_flag => {
+            Err(format!("{name} has a setting of its own: use --{name} {}", value.escape_debug()))
+        }
+        Some(limit) => (limit.set)(&mut settings.config.limits, value)
+            .map_err(|form| format!("{name} {}", not(&form, value))),
+        None => Err(match nearest(name, LIMITS.iter().map(|limit| limit.name)) {
+            Some(near) => format!("has no {name:?}; did you mean {near}?"),
+            None => format!("has no {name:?}; --limit help lists the names"),
+        }),
+    }
+}
+
+/// A list that is given replaces the weaker one, here too.
+fn forget_limits(settings: &mut Settings) {
+    let default = Limits::default();
+    for limit in LIMITS.iter().filter(|limit| !limit.has_flag) {
+        // A default is shown in a form that is accepted: `config.rs` tests that.
+        let _ = (limit.set)(&mut settings.config.limits, &(limit.show)(&default));
+    }
+}
+
+fn not(form: &str, given: &str) -> String {
+    format!("{form}, not {given:?}")
+}
+
+/// What a limit is written in, seen from how its default is written.
+fn unit(limit: &Limit) -> Text {
+    match (limit.show)(&Limits::default()).chars().last() {
+        Some('B') => "SIZE",
+        Some('s' | 'm' | 'h') => "TIME",
+        _ => "N",
+    }
+}
+
+/// What was given, up to a flag that asks for words instead of service.
+fn command_line(
+    table: &[Setting],
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<(Vec<Given<'_>>, Option<Task>), Refusal> {
+    let usage = Refusal::usage;
+    let mut parser = lexopt::Parser::from_args(args);
+    let mut given = Vec::new();
+    loop {
+        let name = match parser.next().map_err(|error| usage(error.to_string()))? {
+            None => return Ok((given, None)),
+            Some(Arg::Long(name)) => name.to_owned(),
+            Some(Arg::Short('h')) => "help".to_owned(),
+            Some(other) => {
+                let what = other.unexpected();
+                return Err(usage(format!("{what}; pousse --help lists the flags")));
+            }
+        };
+        let setting = find(table, "--", &name).map_err(usage)?;
+        let label = format!("--{name}");
+        let value = match setting.value {
+            "" => match parser.optional_value() {
+                Some(value) => return Err(usage(format!("{label} takes no value, not {value:?}"))),
+                None => OsString::new(),
+            },
+            wanted => parser.value().map_err(|_| usage(format!("{label} wants {wanted}")))?,
+        };
+        let value = into_text(&label, value).map_err(usage)?;
+        match (setting.name, value.as_str()) {
+            ("help", _) => return Ok((given, Some(Task::Help))),
+            ("version", _) => return Ok((given, Some(Task::Version))),
+            ("limit", "help") => return Ok((given, Some(Task::LimitHelp))),
+            _ => given.push(Given { setting, label, value }),
+        }
+    }
+}
+
+fn environment(
+    table: &[Setting],
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<Given<'_>>, Refusal> {
+    let mut given = Vec::new();
+    let names = table.iter().filter(|setting| !setting.value.is_empty()).map(|s| s.name);
+    for name in names.chain(NOT_YET) {
+        let label = format!("POUSSE_{}", name.replace('-', "_").to_ascii_uppercase());
+        // Set to nothing is how compose files and unit files say "not set".
+        let Some(value) = env(&label).filter(|value| !value.is_empty()) else { continue };
+        let setting =
+            find(table, "", name).map_err(|why| Refusal::config(format!("{label}: {why}")))?;
+        let value = into_text(&label, value).map_err(Refusal::config)?;
+        given.extend(pieces(setting, &label, &value));
+    }
+    Ok(given)
+}
+
+fn file<'a>(table: &'a [Setting], path: &str) -> Result<Vec<Given<'a>>, Refusal> {
+    let config = Refusal::config;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| config(format!("cannot read the settings in {path:?}: {error}")))?;
+    let mut given = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let place = format!("{}:{number}:", path.escape_debug());
+        let line = without_comment(line).trim();
+        if line.is_empty() {
+            continue;
+        }
+        let (name, value) = line
+            .split_once('=')
+            .map(|(name, value)| (name.trim().replace('_', "-"), value.trim()))
+            .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+            .ok_or_else(|| config(format!("{place} a line is NAME = VALUE, not {line:?}")))?;
+        let setting = find(table, "", &name).map_err(|why| config(format!("{place} {why}")))?;
+        if setting.value.is_empty() || setting.name == "config" {
+            return Err(config(format!("{place} {name} cannot stand in a file")));
+        }
+        given.extend(pieces(setting, &format!("{place} {name}"), value));
+    }
+    Ok(given)
+}
+
+/// A comment begins with `#` at the start of a line or after a space: `#` may be part of a value.
+fn without_comment(line: &str) -> &str {
+    let mut before = ' ';
+    let starts = |now| std::mem::replace(&mut before, now).is_whitespace() && now == '#';
+    line.split(starts).next().unwrap_or(line)
+}
+
+/// The values in one text: a list has commas between them.
+fn pieces<'a>(setting: &'a Setting, label: &str, text: &str) -> Vec<Given<'a>> {
+    let given = |value: &str| Given { setting, label: label.into(), value: value.trim().into() };
+    match setting.clear {
+        Some(_) => text.split(',').filter(|piece| !piece.trim().is_empty()).map(given).collect(),
+        None => vec![given(text)],
+    }
+}
+
+fn into_text(label: &str, value: OsString) -> Result<String, String> {
+    value.into_string().map_err(|value| format!("{label} is UTF-8, not {value:?}"))
+}
+
+/// The line of the table with this name, or a sentence; `dashes` stand before names in it.
+fn find<'a>(table: &'a [Setting], dashes: &str, name: &str) -> Result<&'a Setting, String> {
+    if let Some(setting) = table.iter().find(|setting| setting.name == name) {
+        return Ok(setting);
+    }
+    let shown = format!("{dashes}{}", name.escape_debug());
+    if NOT_YET.contains(&name) {
+        return Err(format!("{shown} is not in this build yet"));
+    }
+    if Limits::find(name).is_some() {
+        return Err(format!("{shown} is one of {dashes}limit: give that {name}=VALUE"));
+    }
+    match nearest(name, table.iter().map(|setting| setting.name)) {
+        Some(near) => Err(format!("no setting is {shown}; did you mean {dashes}{near}?")),
+        None => Err(format!("no setting is {shown}; pousse --help lists them")),
+    }
+}
+
+/// The name that was probably meant.
+fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|name| (if name.starts_with(given) { 0 } else { distance(given, name) }, name))
+        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3))
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// How many letters to insert, delete or replace on the way from one to the other (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (deleted, letter) in from.bytes().enumerate() {
+        let (mut above_left, mut left) = (deleted, deleted + 1);
+        for (cell, other) in row.iter_mut().skip(1).zip(to.bytes()) {
+            let replaced = above_left + usize::from(letter != other);
+            above_left = *cell;
+            left = replaced.min(left + 1).min(above_left + 1);
+            *cell = left;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}

@@ -1,0 +1,130 @@
+//! The listeners, and when to ask them: an edge comes once for all who wait, and none comes when
+//! room is made for those who wait already, so it is remembered who may be waiting.
+
+use std::io::{self, ErrorKind};
+use std::time::{Duration, Instant};
+
+use mio::{Registry, Token};
+
+use crate::config::Address;
+use crate::error::Error;
+use crate::http::Peer;
+use crate::stream::{Listener, Stream};
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub(crate) struct Listeners {
+    all: Vec<Waiting>,
+    /// Nobody is accepted before: the system had no descriptor or no memory for one.
+    paused_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    listener: Listener,
+    /// Whether clients may be waiting.
+    is_ready: bool,
+}
+
+/// How long accepting pauses when the system has no descriptor left.
+const PAUSE: Duration = Duration::from_millis(500);
+
+impl Listeners {
+    /// Listens on all addresses; the token of the first is `first`, the others follow.
+    ///
+    /// # Errors
+    /// [`Error::Bind`], [`Error::Poll`].
+    pub(crate) fn bind(
+        addresses: &[Address],
+        registry: &Registry,
+        first: usize,
+    ) -> Result<Self, Error> {
+        let mut all = Vec::new();
+        for (at, address) in addresses.iter().enumerate() {
+            let mut listener = Listener::bind(address)?;
+            listener.register(registry, Token(first + at)).map_err(Error::Poll)?;
+            all.push(Waiting { listener, is_ready: false });
+        }
+        Ok(Self { all, paused_until: None })
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Each of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Listener> {
+        self.all.iter().map(|it| &it.listener)
+    }
+
+    /// Someone waits at this one.
+    pub(crate) fn ready(&mut self, at: usize) {
+        if let Some(it) = self.all.get_mut(at) {
+            it.is_ready = true;
+        }
+    }
+
+    /// Whether someone may be waiting who can be accepted at once.
+    pub(crate) fn is_any_ready(&self) -> bool {
+        self.paused_until.is_none() && self.all.iter().any(|it| it.is_ready)
+    }
+
+    /// When accepting goes on, if it is paused.
+    pub(crate) fn paused_until(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// Whether accepting is paused; ends the pause when its time is over.
+    pub(crate) fn is_paused(&mut self, now: Instant) -> bool {
+        self.paused_until = self.paused_until.filter(|until| *until > now);
+        self.paused_until.is_some()
+    }
+
+    /// The next client of this listener; `None`: nobody waits.
+    ///
+    /// # Errors
+    /// The system had no descriptor or no memory. Accepting pauses; those who wait go on waiting.
+    pub(crate) fn accept(&mut self, at: usize, now: Instant) -> io::Result<Option<(Stream, Peer)>> {
+        let Some(it) = self.all.get_mut(at).filter(|it| it.is_ready) else { return Ok(None) };
+        loop {
+            match it.listener.accept() {
+                Ok(client) => return Ok(Some(client)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    it.is_ready = false;
+                    return Ok(None);
+                }
+                // The one that was to be accepted has left; the next may be waiting.
+                Err(error) if is_of_one_peer(&error) => {}
+                Err(error) => {
+                    self.paused_until = Some(now + PAUSE);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Listens no longer.
+    pub(crate) fn close(&mut self, registry: &Registry) {
+        for it in &mut self.all {
+            it.listener.deregister(registry);
+        }
+        self.all.clear();
+    }
+}
+
+/// Whether a failed accept says something of the peer and not of this machine (accept(2)).
+fn is_of_one_peer(error: &io::Error) -> bool {
+    use ErrorKind as K;
+    matches!(
+        error.kind(),
+        K::ConnectionAborted
+            | K::ConnectionReset
+            | K::Interrupted
+            | K::NetworkDown
+            | K::NetworkUnreachable
+            | K::HostUnreachable
+            | K::PermissionDenied
+            | K::TimedOut
+    )
+}

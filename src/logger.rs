@@ -1,0 +1,208 @@
+//! Log lines on standard error, written so that the loop never waits for whoever reads them.
+//!
+//! Before each line `poll(2)` is asked whether the descriptor takes bytes right now. If so at most
+//! 4 KiB are written, for which POSIX promises room in a pipe; if not the line is counted, and the
+//! next one that gets through says how many were lost. `O_NONBLOCK` would be simpler, but it
+//! belongs to the open file and not to the process: it would change the terminal of the shell too.
+//!
+//! ```text
+//! 2026-11-23T06:18:54Z info event=log_dropped lines=12
+//! 2026-11-23T06:18:54Z info event=closed client=3-1 peer=127.0.0.1:4242 reason=stall
+//! ```
+//!
+//! Nothing here rotates, colours or buffers: that is the work of what reads standard error.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Sends the log, and the words of a panic, to standard error from here on.
+pub(crate) fn install(level: LevelFilter) {
+    let logger = Logger { out: io::stderr(), level, dropped: AtomicU64::new(0) };
+    // There is one logger in a process and this program installs it once, so this cannot fail.
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        log::set_max_level(level);
+    }
+    // The default hook would wait for a reader that has stopped reading.
+    std::panic::set_hook(Box::new(|panic| log::error!("event=panic {panic}")));
+}
+
+struct Logger<Out> {
+    out: Out,
+    level: LevelFilter,
+    /// Lines lost since the last one that got through.
+    dropped: AtomicU64,
+}
+
+impl<Out: AsFd + Send + Sync> Log for Logger<Out> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let own = metadata.target().split("::").next() == Some("pousse");
+        metadata.level() <= if own { self.level } else { self.level.min(LevelFilter::Warn) }
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.write(&line(now(), record.level(), record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl<Out: AsFd> Logger<Out> {
+    fn write(&self, line: &str) {
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        let mut text = String::new();
+        if dropped > 0 {
+            text =
+                self::line(now(), Level::Warn, &format_args!("event=log_dropped lines={dropped}"));
+        }
+        text.push_str(line);
+        cut(&mut text, BYTES_MAX);
+        if !write_if_ready(&self.out, text.as_bytes()) {
+            self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Writes if that is possible without waiting; whether it did.
+fn write_if_ready(out: impl AsFd, bytes: &[u8]) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::new(&out, PollFlags::OUT)];
+    let ready = poll(&mut fds, Some(&at_once)).is_ok()
+        && fds.iter().any(|fd| fd.revents().contains(PollFlags::OUT));
+    ready && rustix::io::write(&out, bytes).is_ok_and(|written| written == bytes.len())
+}
+
+/// One line of the log. Control characters are escaped, so that a message stays one line and
+/// cannot speak to the terminal, whatever it was made of.
+fn line(unix_seconds: u64, level: Level, message: &dyn fmt::Display) -> String {
+    let mut line = format!("{} {} ", Utc(unix_seconds), level.as_str().to_ascii_lowercase());
+    for character in message.to_string().chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line.push('\n');
+    line
+}
+
+/// Shortens a text to whole characters and a line end within `bytes_max`.
+fn cut(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let end = (0..bytes_max).rev().find(|&end| text.is_char_boundary(end));
+        text.truncate(end.unwrap_or(0));
+        text.push('\n');
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a log line says when; nothing is decided by it")]
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+/// Seconds since 1970, shown as RFC 3339 has it.
+struct Utc(u64);
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, second) = (self.0 / 86_400, self.0 % 86_400);
+        // Years that begin in March end with the leap day; 400 of them are always 146,097 days.
+        // (Howard Hinnant, "chrono-compatible low-level date algorithms", civil_from_days.)
+        let days = days + 719_468; // from 0000-03-01 to 1970-01-01
+        let (era, day) = (days / 146_097, days % 146_097);
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153; // 0 is March; five months together have 153 days
+        let day = day - (153 * month + 2) / 5 + 1;
+        let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+        write!(f, "{:04}-{month:02}-{day:02}T", era * 400 + year + next)?;
+        write!(f, "{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+    }
+}
+
+/// What a pipe that is ready takes in one piece without waiting, at least on Linux (`PIPE_BUF`).
+const BYTES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, PipeWriter, Read, pipe};
+
+    use super::*;
+
+    fn logger(level: LevelFilter) -> (PipeReader, Logger<PipeWriter>) {
+        let (reader, out) = pipe().unwrap();
+        (reader, Logger { out, level, dropped: AtomicU64::new(0) })
+    }
+
+    #[test]
+    fn dates_are_those_of_httpdate_on_every_day_for_two_centuries() {
+        for day in 0..73_500_u64 {
+            let seconds = day * 86_400 + day % 86_400;
+            let time = UNIX_EPOCH + Duration::from_secs(seconds);
+            let http = httpdate::fmt_http_date(time); // "Sun, 06 Nov 1994 08:49:37 GMT"
+            let month = 1 + "JanFebMarAprMayJunJulAugSepOctNovDec".find(&http[8..11]).unwrap() / 3;
+            let expected =
+                format!("{}-{month:02}-{}T{}Z", &http[12..16], &http[5..7], &http[17..25]);
+            assert_eq!(Utc(seconds).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_line_whatever_the_message_holds() {
+        let line = line(784_111_777, Level::Info, &"event=x path=\u{1b}[2J\r\nforged é");
+        assert_eq!(line, "1994-11-06T08:49:37Z info event=x path=\\u{1b}[2J\\r\\nforged é\n");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_at_a_whole_character() {
+        let mut text = "é".repeat(BYTES_MAX);
+        cut(&mut text, BYTES_MAX);
+        assert_eq!(text.len(), BYTES_MAX - 1, "2047 characters of two bytes, and the line end");
+        assert!(text.ends_with("é\n"));
+    }
+
+    #[test]
+    fn lines_that_find_no_room_are_counted_and_told_of_later() {
+        let (mut reader, logger) = logger(LevelFilter::Info);
+        while write_if_ready(&logger.out, &[b'.'; BYTES_MAX]) {}
+        logger.write("lost\n");
+        logger.write("lost too\n");
+
+        let mut held = vec![0; BYTES_MAX * 4];
+        reader.read_exact(&mut held).unwrap();
+        logger.write("told\n");
+        logger.write("and goes on\n");
+
+        drop(logger);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        let (_, told) = rest.trim_start_matches('.').split_once(' ').unwrap();
+        assert_eq!(told, "warn event=log_dropped lines=2\ntold\nand goes on\n");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_trouble() {
+        let (reader, logger) = logger(LevelFilter::Info);
+        drop(reader);
+        logger.write("lost\n");
+        assert_eq!(logger.dropped.into_inner(), 1);
+    }
+
+    #[test]
+    fn other_crates_are_heard_from_warnings_upward() {
+        let (_reader, logger) = logger(LevelFilter::Debug);
+        let enabled = |target, level| {
+            logger.enabled(&Metadata::builder().target(target).level(level).build())
+        };
+        assert!(enabled("pousse", Level::Debug) && enabled("pousse::server", Level::Debug));
+        assert!(!enabled("mio::poll", Level::Info) && !enabled("pousses", Level::Info));
+        assert!(enabled("tungstenite", Level::Warn) && !enabled("pousse", Level::Trace));
+    }
+}
