@@ -34,18 +34,20 @@ impl<H: Handler> App<H> {
             match client.connection.receive(&mut input, &mut hub.turn) {
                 None => return,
                 Some(Event::Request(request)) => self.request(id, request),
-                Some(Event::Text(text)) => {
-                    self.call(Some(id), |handler, ctx| {
-                        handler.on_message(id, Message::Text(&text), ctx);
-                    });
-                }
-                Some(Event::Binary(bytes)) => {
-                    self.call(Some(id), |handler, ctx| {
-                        handler.on_message(id, Message::Binary(&bytes), ctx);
-                    });
-                }
+                Some(Event::Text(text)) => self.message(id, Message::Text(&text)),
+                Some(Event::Binary(bytes)) => self.message(id, Message::Binary(&bytes)),
                 Some(Event::Fault(fault)) => self.fault(id, fault.code, fault.text),
             }
+        }
+    }
+
+    fn message(&mut self, id: ConnId, message: Message<'_>) {
+        let before = self.hub.turn.counters.published;
+        self.call(Some(id), |handler, ctx| handler.on_message(id, message, ctx));
+        if self.hub.turn.counters.published != before
+            && let Some(client) = self.hub.clients.get_mut(id)
+        {
+            client.is_publisher = true;
         }
     }
 
@@ -127,12 +129,12 @@ impl<H: Handler> App<H> {
         let hub = &mut self.hub;
         match command {
             Command::Publish { topic, payload, kind } => {
-                if let Err(error) = hub.publish(&topic, message(kind, &payload), None) {
+                if let Err(error) = hub.publish(&topic, read(kind, &payload), None) {
                     log::warn!("event=remote_failed topic={topic:?} error={error}");
                 }
             }
             Command::Send { to, payload, kind } => {
-                if let Err(error) = hub.send(to, message(kind, &payload)) {
+                if let Err(error) = hub.send(to, read(kind, &payload)) {
                     log::debug!("event=remote_failed client={to} error={error}");
                 }
             }
@@ -152,7 +154,7 @@ impl<H: Handler> App<H> {
     }
 }
 
-fn message(kind: Kind, payload: &[u8]) -> Message<'_> {
+fn read(kind: Kind, payload: &[u8]) -> Message<'_> {
     match (kind, str::from_utf8(payload)) {
         (Kind::Text, Ok(text)) => Message::Text(text),
         _ => Message::Binary(payload),

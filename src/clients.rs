@@ -166,6 +166,11 @@ impl Clients {
         }
     }
 
+    /// Whether somebody is to be visited.
+    pub(crate) fn has_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// Those to be visited. Give the list back empty.
     pub(crate) fn take_touched(&mut self) -> Vec<ConnId> {
         std::mem::take(&mut self.touched)

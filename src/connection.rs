@@ -638,7 +638,7 @@ impl Connection {
     /// The peer's close frame: the answer to ours, or the one to answer (RFC 6455 §5.5.1).
     fn receive_close(&mut self, code: CloseCode, reason: &str, turn: &mut Turn) {
         if !self.is_closing {
-            self.outbox(turn).write_with(|out| websocket::put_close(out, code, ""));
+            self.outbox(turn).write_with(|out| websocket::put_close(out, code, reason));
             self.ending_is(code, reason, Reason::Done);
         }
         self.leave(turn);

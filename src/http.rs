@@ -11,6 +11,7 @@ use std::{fmt, ops};
 
 use crate::config::{FIELDS_MAX, Limits, is_token_byte};
 use crate::metrics::Reason;
+use crate::origin;
 use crate::response::Response;
 
 /// The other end of a connection.
@@ -260,7 +261,10 @@ fn check_target(request: &mut Request) -> Result<(), Refusal> {
     }
     let host = request.raw_fields("host").next().unwrap_or_default();
     let is_host_byte = |byte: &u8| byte.is_ascii_graphic() && !b"/?#@\\,<>\"{}|^`".contains(byte);
-    if hosts == 1 && (host.is_empty() || !host.iter().all(is_host_byte)) {
+    let is_host = |host: &[u8]| {
+        host.iter().all(is_host_byte) && str::from_utf8(host).is_ok_and(origin::is_authority)
+    };
+    if hosts == 1 && !is_host(host) {
         return Err(bad("the Host field has to name a host, and a port where it is not the usual"));
     }
     let target = request.target();

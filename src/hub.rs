@@ -45,6 +45,8 @@ pub(crate) struct Hub {
     pub(crate) wakes_made: u64,
     /// The server is to end, telling clients this code.
     pub(crate) drain: Option<CloseCode>,
+    /// The loop has begun to.
+    pub(crate) is_draining: bool,
     /// The server is to end at once.
     pub(crate) is_stopped: bool,
 }
@@ -68,6 +70,14 @@ impl Hub {
                 Err(error)
             }
         }
+    }
+
+    /// Whether something waits for the next turn that no event will announce.
+    pub(crate) fn has_work(&self) -> bool {
+        self.clients.next_spreading().is_some()
+            || self.clients.has_touched()
+            || self.is_stopped
+            || self.drain.is_some() && !self.is_draining
     }
 
     /// Sends to one client.
@@ -138,11 +148,12 @@ impl Hub {
     /// Answers with what is wrong, and says so in the log.
     pub(crate) fn refuse(&mut self, conn: ConnId, request: &Request, refusal: &Refusal) {
         log::info!(
-            "event=refused client={conn} peer={} status={} reason={} path={:?}",
+            "event=refused client={conn} peer={} status={} reason={} path={:?} detail={:?}",
             request.peer(),
             refusal.status,
             refusal.reason,
-            request.path()
+            request.path(),
+            refusal.detail
         );
         if let Some(client) = self.clients.get_mut(conn) {
             match request.is_whole() {

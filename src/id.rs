@@ -70,6 +70,11 @@ pub struct EntryId {
     pub seq: u64,
 }
 
+impl EntryId {
+    /// The place of someone who has one and cannot say which: a gap wherever it is looked up.
+    pub(crate) const UNKNOWN: Self = Self { run: 0, seq: u64::MAX };
+}
+
 impl fmt::Display for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.run, self.seq)

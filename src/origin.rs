@@ -43,6 +43,11 @@ impl<'a> Authority<'a> {
     }
 }
 
+/// Whether it is a host, and a port where there is a colon (RFC 9110 §7.2).
+pub(crate) fn is_authority(text: &str) -> bool {
+    Authority::parse(text).is_some()
+}
+
 /// Whether two origins are the same: scheme, host and port, the usual port filled in. What pages
 /// from files send, `null` or `file://`, is one origin.
 pub(crate) fn is_same(a: &str, b: &str) -> bool {

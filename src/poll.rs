@@ -38,13 +38,15 @@ pub(crate) fn put_answer(
     out.extend_from_slice(b"{\"messages\":[");
     let start = out.len();
     let mut count = 0;
+    let mut given = None;
     let mut last = log.newest();
     for (topic, entry) in log.merge(poll.places.iter().copied()) {
         if count == poll.limit || (count > 0 && out.len() - start >= limits.poll_bytes) {
-            // Everything up to the one that is held back is given or was never asked for.
-            last = log.id(entry.seq - 1);
+            // With `limit=0` none is given: then it is the place before the first held back.
+            last = log.id(given.unwrap_or(entry.seq - 1));
             break;
         }
+        given = Some(entry.seq);
         if count > 0 {
             out.push(b',');
         }
@@ -124,7 +126,7 @@ mod tests {
             (&[(a, 0), (b, 0)][..], 100, format!("{one},{two},{three}"), "7-4"),
             (&[(a, 0), (b, 0)], 2, format!("{one},{two}"), "7-2"),
             (&[(a, 1), (b, 1)], 1, two.into(), "7-2"),
-            (&[(a, 0)], 1, one.into(), "7-2"),
+            (&[(a, 0)], 1, one.into(), "7-1"),
             (&[(a, 1)], 0, String::new(), "7-2"),
             (&[(a, 3)], 0, String::new(), "7-4"),
             (&[], 100, String::new(), "7-4"),

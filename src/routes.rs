@@ -18,7 +18,7 @@ use tungstenite::handshake::derive_accept_key;
 use crate::config::{Config, Publish};
 use crate::exchange::Upgrade;
 use crate::http::{Refusal, Request};
-use crate::id::After;
+use crate::id::{After, EntryId};
 use crate::metrics::Reason;
 use crate::origin;
 use crate::response::Response;
@@ -315,6 +315,10 @@ impl Query {
                 }
                 _ => {}
             }
+        }
+        // An `EventSource` that reconnects repeats its old URL and says here where it is.
+        if let Some(id) = request.field("last-event-id").filter(|id| !id.is_empty()) {
+            query.after = Some(After::Id(id.parse().unwrap_or(EntryId::UNKNOWN)));
         }
         Ok(query)
     }

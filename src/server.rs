@@ -26,6 +26,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use crate::app::App;
 use crate::clients::{Clients, token_of};
 use crate::config::{Config, Publish};
+use crate::connection::Transport;
 use crate::deadlines::Deadlines;
 use crate::error::Error;
 use crate::event::Event;
@@ -116,6 +117,7 @@ impl<H: Handler> Server<H> {
                     wakes: BinaryHeap::new(),
                     wakes_made: 0,
                     drain: None,
+                    is_draining: false,
                     is_stopped: false,
                 },
             },
@@ -191,7 +193,8 @@ impl<H: Handler> Server<H> {
     fn rest(&self) -> Option<Duration> {
         let hub = &self.app.hub;
         let is_busy = !self.busy.is_empty()
-            || hub.clients.next_spreading().is_some()
+            || !self.done.is_empty()
+            || hub.has_work()
             || self.listeners.is_any_ready() && self.may_accept()
             || self.had_more
             || self.has_ended;
@@ -283,6 +286,11 @@ impl<H: Handler> Server<H> {
             self.app.hub.clients.touch(id);
             return self.app.feed(id, &mut kept);
         }
+        if client.is_read_closed && client.connection.transport() == Transport::LongPoll {
+            // Nobody waits any more; whatever else was sent, its answer would go nowhere.
+            client.connection.receive_eof();
+            return self.app.hub.clients.touch(id);
+        }
         if !client.is_readable || !client.connection.wants_input(&self.app.hub.turn) {
             // Readiness is remembered, and looked at again when bytes are wanted.
             return;
@@ -368,6 +376,7 @@ impl<H: Handler> Server<H> {
     /// No new clients; those who are here are told, and have until the limit to be gone.
     fn begin_drain(&mut self) {
         let Some(code) = self.app.hub.drain.filter(|_| self.drain.is_none()) else { return };
+        self.app.hub.is_draining = true;
         self.drain = Some(Drain { until: self.app.hub.now + self.app.hub.turn.limits.drain });
         let clients = self.app.hub.clients.len();
         log::info!("event=drain clients={clients} code={code}");

@@ -465,15 +465,16 @@ mod tests {
     fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [0x37, 0xfa, 0x21, 0x3d];
         let mut frame = vec![first];
-        match payload.len() {
-            0..=125 => frame.push(0x80 | payload.len() as u8),
-            126..=65_535 => {
+        let length = payload.len() as u64;
+        match (u8::try_from(length), u16::try_from(length)) {
+            (Ok(short @ ..=125), _) => frame.push(0x80 | short),
+            (_, Ok(length)) => {
                 frame.push(0x80 | 126);
-                frame.put_u16(payload.len() as u16);
+                frame.put_u16(length);
             }
             _ => {
                 frame.push(0x80 | 127);
-                frame.put_u64(payload.len() as u64);
+                frame.put_u64(length);
             }
         }
         frame.extend(mask);

@@ -1,0 +1,31 @@
+# pousse: `make run` serves the page, `make test` runs the tests. Needs Rust (cargo) and make.
+
+CARGO ?= cargo
+FLAGS ?=
+
+.PHONY: help run test check doc clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+run: ## page, chat and API on http://127.0.0.1:8080 (FLAGS="--listen 127.0.0.1:9000")
+	$(CARGO) run --release -- $(FLAGS)
+
+test: ## every test; a part that is missing on this machine is SKIPPED and named
+	$(CARGO) build --examples
+	$(CARGO) test
+
+check: ## what a change has to pass beside the tests: form, lints, docs, each feature alone
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --lib --no-default-features -- -D warnings
+	$(CARGO) clippy --lib --no-default-features --features files -- -D warnings
+	$(CARGO) clippy --lib --bins --no-default-features --features daemon -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --all-features
+	$(CARGO) test --lib --no-default-features
+
+doc: ## the library's documentation, in target/doc
+	$(CARGO) doc --no-deps --all-features
+
+clean: ## removes what was built
+	$(CARGO) clean
