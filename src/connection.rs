@@ -19,7 +19,7 @@
 //! Bytes behind a head are never lost: what cannot be looked at yet is kept, at most one head's
 //! worth, and no more is read until then.
 
-use tungstenite::protocol::frame::coding::{CloseCode, Control};
+use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::cursor::Cursor;
 use crate::error::SendError;
@@ -30,15 +30,17 @@ use crate::head::Head;
 use crate::http::{Peer, Refusal, Request};
 use crate::id::ConnId;
 use crate::input::take;
+use crate::live::{Heard, Live};
 use crate::log::Log;
-use crate::message::{Message, put_frame_head};
+use crate::message::Message;
 use crate::metrics::Reason;
-use crate::outbox::{Flush, Outbox};
+use crate::outbox::Flush;
+use crate::outgoing::Outgoing;
 use crate::poll::{self, Poll};
 use crate::response::Response;
 use crate::tick::Tick;
 use crate::turn::Turn;
-use crate::websocket::{self, Fault, Incoming, WebSocket};
+use crate::websocket::{self, Fault};
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -48,24 +50,15 @@ pub struct Connection {
     stage: Stage,
     /// What it reads, and how far it has come.
     pub(crate) cursor: Cursor,
-    outbox: Option<Box<Outbox>>,
+    out: Outgoing,
     /// Bytes behind a request that is not answered yet.
     kept: Option<Box<[u8]>>,
-    /// A pong for a peer that takes no bytes; the newest ping is the one that counts.
-    pong: Option<Box<[u8]>>,
     ending: Option<Box<Ending>>,
     exchange: Exchange,
     requests: u32,
     /// When the stage has lasted too long.
     until: Tick,
-    /// When to ping, or when the pong has not come.
-    ping: Tick,
-    /// When bytes will have waited too long for a socket that takes none.
-    stall: Tick,
-    awaits_pong: bool,
     transport: Transport,
-    /// Our close frame is on its way.
-    is_closing: bool,
     /// The peer's bytes have ended.
     has_ended: bool,
 }
@@ -82,7 +75,7 @@ enum Stage {
     LongPoll(Box<LongPoll>),
     /// A file is on its way.
     File(Box<DiskFile>),
-    WebSocket(WebSocket),
+    WebSocket(Live),
     /// Everything is said; what is queued leaves, then the peer's bytes are read away so that its
     /// kernel does not throw our last words out (RFC 9112 §9.6).
     Leaving,
@@ -110,18 +103,13 @@ impl Connection {
             peer,
             stage: Stage::Head(None),
             cursor: Cursor::default(),
-            outbox: None,
+            out: Outgoing::default(),
             kept: None,
-            pong: None,
             ending: None,
             exchange: Exchange::default(),
             requests: 0,
             until: turn.now.after(turn.limits.head_timeout),
-            ping: Tick::NEVER,
-            stall: Tick::NEVER,
-            awaits_pong: false,
             transport: Transport::Http,
-            is_closing: false,
             has_ended: false,
         }
     }
@@ -168,8 +156,8 @@ impl Connection {
     /// is reached; being called early does nothing.
     pub fn handle_timeout(&mut self, turn: &mut Turn) -> Option<Event<'static>> {
         let now = turn.now;
-        if self.stall <= now {
-            self.stall = Tick::NEVER;
+        if self.out.deadline() <= now {
+            self.out.forget_deadline();
             self.cut(turn);
         }
         match &mut self.stage {
@@ -193,17 +181,11 @@ impl Connection {
             }
             Stage::Leaving if self.until <= now => self.abort(Reason::CloseTimeout),
             Stage::WebSocket(_) if self.until <= now => self.abort(Reason::CloseTimeout),
-            Stage::WebSocket(websocket) if websocket.deadline() <= now => {
-                return Some(self.fail(
-                    Fault {
-                        code: CloseCode::Policy,
-                        why: Reason::MessageTimeout,
-                        text: "the message did not arrive in time",
-                    },
-                    turn,
-                ));
+            Stage::WebSocket(live) => {
+                if let Some(fault) = live.handle_timeout(&mut self.out, turn) {
+                    return Some(self.failed(fault, turn));
+                }
             }
-            Stage::WebSocket(_) if self.ping <= now => self.ping_or_give_up(turn),
             _ => {}
         }
         None
@@ -214,7 +196,7 @@ impl Connection {
     /// Answers with what is at hand.
     pub fn respond(&mut self, response: &Response, turn: &mut Turn) {
         let exchange = self.exchange;
-        exchange.put(response, self.outbox(turn), turn);
+        exchange.put(response, self.out.outbox(turn), turn);
         self.finish_exchange(turn);
     }
 
@@ -238,7 +220,7 @@ impl Connection {
     /// Goes on to read the content of the request, which comes back as an event when it is whole.
     pub fn read_content(&mut self, mut request: Box<Request>, turn: &mut Turn) {
         if request.is_1_1() && request.lists("expect", "100-continue") {
-            self.outbox(turn).extend(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.out.outbox(turn).extend(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         // Not what was promised but what comes decides how much memory it takes.
         request.content.reserve(request.content_length.min(16 * 1024));
@@ -264,12 +246,12 @@ impl Connection {
         let exchange = self.exchange;
         if is_known {
             response.status = 304;
-            exchange.put_head(&response, None, self.outbox(turn), turn);
+            exchange.put_head(&response, None, self.out.outbox(turn), turn);
         } else {
             let response = response.with("Content-Type", "application/json");
-            exchange.put_head(&response, Some(content.len() as u64), self.outbox(turn), turn);
+            exchange.put_head(&response, Some(content.len() as u64), self.out.outbox(turn), turn);
             if !exchange.is_head {
-                self.outbox(turn).extend(&content);
+                self.out.outbox(turn).extend(&content);
                 turn.counters.delivered += count as u64;
             }
         }
@@ -291,11 +273,11 @@ impl Connection {
             .with("ETag", String::from(found.etag))
             .with("Cache-Control", "no-cache");
         let exchange = self.exchange;
-        exchange.put_head(&response, Some(found.length), self.outbox(turn), turn);
+        exchange.put_head(&response, Some(found.length), self.out.outbox(turn), turn);
         match found.body {
             _ if exchange.is_head => self.finish_exchange(turn),
             FileBody::Memory(content) => {
-                self.outbox(turn).push(content);
+                self.out.outbox(turn).push(content);
                 self.finish_exchange(turn);
             }
             FileBody::Disk(file) => {
@@ -308,11 +290,10 @@ impl Connection {
     /// Ends the opening handshake: from here on the connection speaks WebSocket.
     pub fn upgrade(&mut self, upgrade: Upgrade, turn: &mut Turn) {
         let exchange = self.exchange;
-        exchange.put_head(&upgrade.response(), None, self.outbox(turn), turn);
-        self.stage = Stage::WebSocket(WebSocket::default());
+        exchange.put_head(&upgrade.response(), None, self.out.outbox(turn), turn);
+        self.stage = Stage::WebSocket(Live::new(self.id, turn));
         self.transport = Transport::WebSocket;
         self.until = Tick::NEVER;
-        self.ping = self.next_ping(turn);
         turn.counters.opened += 1;
     }
 
@@ -323,31 +304,21 @@ impl Connection {
     /// # Errors
     /// [`SendError`]; then nothing was taken.
     pub fn send(&mut self, message: Message<'_>, turn: &mut Turn) -> Result<(), SendError> {
-        if !self.is_open() {
-            return Err(SendError::Gone);
+        match &mut self.stage {
+            Stage::WebSocket(live) => live.send(message, &mut self.out, turn),
+            _ => Err(SendError::Gone),
         }
-        if self.waiting_bytes() >= turn.limits.outbox {
-            turn.counters.count_refused(Reason::Outbox);
-            return Err(SendError::Full);
-        }
-        let payload = message.as_bytes();
-        self.outbox(turn).write_with(|out| {
-            put_frame_head(out, message.kind().into(), payload.len());
-            out.extend_from_slice(payload);
-        });
-        Ok(())
     }
 
     /// Begins the closing handshake, or ends an HTTP connection once it is answered.
     pub fn close(&mut self, code: CloseCode, reason: &str, why: Reason, turn: &mut Turn) {
         let waits = self.waiting_bytes() > 0;
         match &mut self.stage {
-            Stage::WebSocket(_) if !self.is_closing => {
-                self.outbox(turn).write_with(|out| websocket::put_close(out, code, reason));
-                self.is_closing = true;
-                self.ending_is(code, websocket::clip(reason), why);
-                self.until = turn.now.after(turn.limits.close_timeout);
-                self.ping = Tick::NEVER;
+            Stage::WebSocket(live) => {
+                if live.close(code, reason, &mut self.out, turn) {
+                    self.ending_is(code, websocket::clip(reason), why);
+                    self.until = turn.now.after(turn.limits.close_timeout);
+                }
             }
             Stage::LongPoll(poll) => {
                 self.exchange.is_last = true;
@@ -360,7 +331,7 @@ impl Connection {
                 self.exchange.is_last = true;
                 self.ending_is(code, reason, why);
             }
-            Stage::WebSocket(_) | Stage::Leaving | Stage::Done => {}
+            Stage::Leaving | Stage::Done => {}
         }
     }
 
@@ -369,8 +340,7 @@ impl Connection {
         self.ending_is(CloseCode::Abnormal, "", why);
         self.stage = Stage::Done;
         self.until = Tick::NEVER;
-        self.ping = Tick::NEVER;
-        self.stall = Tick::NEVER;
+        self.out.forget_deadline();
         self.kept = None;
     }
 
@@ -379,15 +349,11 @@ impl Connection {
     /// Takes what this reader has still to be given from the log to the outbox, as long as little
     /// waits there. True: there is more to take once that has been written.
     pub fn fill(&mut self, log: &Log, turn: &mut Turn) -> bool {
-        if self.pong.is_some()
-            && self.waiting_bytes() == 0
-            && let Some(payload) = self.pong.take().filter(|_| self.is_open())
-        {
-            let outbox = self.outbox(turn);
-            outbox.write_with(|out| websocket::put_control(out, Control::Pong, &payload));
-        }
         match &mut self.stage {
-            Stage::WebSocket(_) if !self.is_closing => self.fill_websocket(log, turn),
+            Stage::WebSocket(live) if live.is_open() => {
+                live.send_pong(&mut self.out, turn);
+                self.fill_websocket(log, turn)
+            }
             Stage::LongPoll(_) => {
                 self.fill_long_poll(log, turn);
                 false
@@ -406,23 +372,7 @@ impl Connection {
         sink: &mut impl std::io::Write,
         turn: &mut Turn,
     ) -> std::io::Result<Flush> {
-        let Some(mut outbox) = self.outbox.take() else {
-            return Ok(Flush::Drained);
-        };
-        let before = outbox.bytes();
-        let result = outbox.write_to(sink, turn.limits.turn_write);
-        let written = before - outbox.bytes();
-        turn.counters.written_bytes += written as u64;
-        if outbox.is_empty() {
-            turn.take_back(outbox);
-            self.stall = Tick::NEVER;
-        } else {
-            self.outbox = Some(outbox);
-            if written > 0 || self.stall == Tick::NEVER {
-                self.stall = turn.now.after(turn.limits.stall);
-            }
-        }
-        result
+        self.out.write_to(sink, turn)
     }
 
     // What the loop must know.
@@ -430,10 +380,10 @@ impl Connection {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do at the earliest.
     pub fn deadline(&self) -> Tick {
         let stage = match &self.stage {
-            Stage::WebSocket(websocket) => self.ping.min(websocket.deadline()),
+            Stage::WebSocket(live) => live.deadline(),
             _ => Tick::NEVER,
         };
-        stage.min(self.until).min(self.stall)
+        stage.min(self.until).min(self.out.deadline())
     }
 
     /// Whether bytes of the peer can be looked at.
@@ -492,7 +442,7 @@ impl Connection {
 
     /// Whether it is a WebSocket on which both sides may still speak.
     pub fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::WebSocket(_)) && !self.is_closing
+        matches!(&self.stage, Stage::WebSocket(live) if live.is_open())
     }
 
     /// Whether it reads topics: an open WebSocket or a waiting long poll.
@@ -510,7 +460,7 @@ impl Connection {
 
     /// Bytes that wait to be written.
     pub fn waiting_bytes(&self) -> usize {
-        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
+        self.out.bytes()
     }
 
     /// How it ended or is ending; 1006 and `gone` if nothing is known.
@@ -533,10 +483,6 @@ impl Connection {
     }
 
     // Inside.
-
-    fn outbox(&mut self, turn: &mut Turn) -> &mut Outbox {
-        self.outbox.get_or_insert_with(|| turn.lend())
-    }
 
     fn receive_head<'s>(&mut self, input: &mut &'s mut [u8], turn: &mut Turn) -> Option<Event<'s>> {
         let Stage::Head(partial) = &mut self.stage else { return None };
@@ -588,107 +534,45 @@ impl Connection {
         input: &mut &'s mut [u8],
         turn: &mut Turn,
     ) -> Option<Event<'s>> {
-        loop {
-            let Stage::WebSocket(websocket) = &mut self.stage else { return None };
-            match websocket.receive(input, &turn.limits, turn.now) {
-                Ok(None) => return None,
-                Ok(Some(Incoming::Close(code, reason))) => {
-                    self.receive_close(code, &reason, turn);
-                    *input = &mut [];
-                    return None;
-                }
-                // After our close frame only the peer's is of interest.
-                Ok(Some(_)) if self.is_closing => {}
-                Ok(Some(Incoming::Text(text))) => {
-                    turn.counters.received += 1;
-                    return Some(Event::Text(text));
-                }
-                Ok(Some(Incoming::Binary(bytes))) => {
-                    turn.counters.received += 1;
-                    return Some(Event::Binary(bytes));
-                }
-                Ok(Some(Incoming::Ping(payload))) => self.receive_ping(&payload, turn),
-                Ok(Some(Incoming::Pong)) if self.awaits_pong => {
-                    self.awaits_pong = false;
-                    self.ping = self.next_ping(turn);
-                }
-                Ok(Some(Incoming::Pong)) => {}
-                Err(_) if self.is_closing => {
-                    self.leave(turn);
-                    *input = &mut [];
-                    return None;
-                }
-                Err(fault) => {
-                    *input = &mut [];
-                    return Some(self.fail(fault, turn));
-                }
+        let Stage::WebSocket(live) = &mut self.stage else { return None };
+        let was_open = live.is_open();
+        match live.receive(input, &mut self.out, turn) {
+            Heard::Nothing => None,
+            Heard::Message(event) => Some(event),
+            Heard::Closed(code, reason) => {
+                *input = &mut [];
+                // If we began to close, how it ended is known already.
+                self.ending_is(code, &reason, Reason::Done);
+                self.leave(turn);
+                // The handshake is complete: nothing of the peer's is left to be read away.
+                self.has_ended = true;
+                None
+            }
+            Heard::Failed(fault) => {
+                *input = &mut [];
+                let event = self.failed(fault, turn);
+                was_open.then_some(event)
             }
         }
     }
 
-    fn receive_ping(&mut self, payload: &[u8], turn: &mut Turn) {
-        // A peer that takes no bytes gets one pong when it does, not a queue of them.
-        if self.stall != Tick::NEVER {
-            self.pong = Some(payload.into());
-            return;
-        }
-        self.outbox(turn).write_with(|out| websocket::put_control(out, Control::Pong, payload));
-    }
-
-    /// The peer's close frame: the answer to ours, or the one to answer (RFC 6455 §5.5.1).
-    fn receive_close(&mut self, code: CloseCode, reason: &str, turn: &mut Turn) {
-        if !self.is_closing {
-            self.outbox(turn).write_with(|out| websocket::put_close(out, code, reason));
-            self.ending_is(code, reason, Reason::Done);
-        }
-        self.leave(turn);
-        // The handshake is complete and nothing of the peer's is left to be read away.
-        self.has_ended = true;
-    }
-
-    /// Fails the WebSocket: a close frame, then no more events, ever (RFC 6455 §7.1.7).
-    fn fail(&mut self, fault: Fault, turn: &mut Turn) -> Event<'static> {
-        turn.counters.count_refused(fault.why);
-        self.outbox(turn).write_with(|out| websocket::put_close(out, fault.code, fault.text));
+    /// The peer has been told of its fault.
+    fn failed(&mut self, fault: Fault, turn: &Turn) -> Event<'static> {
         self.ending_is(fault.code, fault.text, fault.why);
         self.leave(turn);
         Event::Fault(fault)
     }
 
-    fn ping_or_give_up(&mut self, turn: &mut Turn) {
-        if self.awaits_pong {
-            let fault = Fault {
-                code: CloseCode::Policy,
-                why: Reason::PongTimeout,
-                text: "no pong came in time",
-            };
-            self.fail(fault, turn);
-            return;
-        }
-        self.awaits_pong = true;
-        self.ping = turn.now.after(turn.limits.pong_timeout);
-        self.outbox(turn).write_with(|out| websocket::put_control(out, Control::Ping, b""));
-    }
-
-    /// The interval, spread by ±20 % so that clients who came together do not answer together.
-    fn next_ping(&self, turn: &Turn) -> Tick {
-        let share = (self.id.scatter() ^ u64::from(turn.now.0)) % 401;
-        turn.now.after(turn.limits.ping * (800 + u32::try_from(share).unwrap_or(0)) / 1000)
-    }
-
-    /// Nothing was taken for `stall`: a WebSocket is told why, at a frame boundary.
+    /// Nothing was taken for `stall`.
     fn cut(&mut self, turn: &mut Turn) {
-        if !self.is_open() {
-            return self.abort(Reason::Stall);
+        match &mut self.stage {
+            Stage::WebSocket(live) if live.is_open() => {
+                let (code, reason) = live.cut(&mut self.out, turn);
+                self.ending_is(code, reason, Reason::Stall);
+                self.leave(turn);
+            }
+            _ => self.abort(Reason::Stall),
         }
-        self.ending_is(CloseCode::Again, "too slow", Reason::Stall);
-        self.is_closing = true;
-        self.pong = None;
-        // Should the answer to the opening handshake still wait, a close frame cannot follow a
-        // part of it.
-        self.outbox(turn).cut(websocket::frame_bytes);
-        self.outbox(turn).write_with(|out| websocket::put_close(out, CloseCode::Again, "too slow"));
-        self.leave(turn);
     }
 
     fn fill_websocket(&mut self, log: &Log, turn: &mut Turn) -> bool {
@@ -701,7 +585,7 @@ impl Connection {
             self.close(CloseCode::Again, &format!("gap; oldest {oldest}"), Reason::Gap, turn);
             return false;
         }
-        let outbox = self.outbox.get_or_insert_with(|| turn.lend());
+        let outbox = self.out.outbox(turn);
         self.cursor.take_frames(self.id, log, outbox, turn)
     }
 
@@ -735,7 +619,7 @@ impl Connection {
         match file.next_piece(PIECE_BYTES) {
             Ok(piece) => {
                 let more = file.remaining() > 0;
-                self.outbox(turn).push(piece);
+                self.out.outbox(turn).push(piece);
                 if !more {
                     self.finish_exchange(turn);
                 }
@@ -770,7 +654,6 @@ impl Connection {
     fn leave(&mut self, turn: &Turn) {
         self.stage = Stage::Leaving;
         self.until = turn.now.after(turn.limits.close_timeout);
-        self.ping = Tick::NEVER;
     }
 
     /// Notes how it ended; what is known first is true.
