@@ -402,7 +402,7 @@ limits! {
 
     /// Time between pings to a WebSocket, spread by ±20 %.
     ping: time = s(25), flag "ping", zero false;
-    /// How long a pong may take. The client is dropped, reason `pong-timeout`.
+    /// How long a pong may take. Close code 1008.
     pong_timeout: time = s(20), flag "pong-timeout", zero false;
     /// Fragments of one message, empty ones too. Close code 1008.
     fragments: count = 256, limit "fragments", zero false;

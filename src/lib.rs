@@ -1,4 +1,61 @@
-//! draft lib
+//! A push server: messages reach browsers the moment they exist, by polling, by long polling or
+//! over WebSocket, all from one log. One thread, one [mio] readiness loop, no async runtime.
+//!
+//! Write a [`Handler`], give it to [`Server::bind`], call [`Server::run`]:
+//!
+//! ```no_run
+//! use pousse::{Config, ConnId, Context, Error, Handler, Message, Server};
+//!
+//! struct Chat;
+//! impl Handler for Chat {
+//!     fn on_message(&mut self, _: ConnId, message: Message<'_>, ctx: &mut Context<'_>) {
+//!         let _ = ctx.publish("general", message); // everyone who reads it, now and on resume
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), Error> {
+//!     Server::bind(Config::default(), Chat)?.run()
+//! }
+//! ```
+//!
+//! What a handler may do is [`Context`]; another thread has a [`Remote`]; a loop of one's own calls
+//! [`Server::turn`]. Every bound is a field of [`Limits`].
+//!
+//! # The map
+//!
+//! A file knows only those on the floors below it (a test keeps that), and nothing imports from
+//! this one.
+//!
+//! ```text
+//! 11  server      THE LOOP: wait, note, read, time, obey, deliver, forget, accept
+//! 10  app         the handler beside the hub, and each call of it
+//!  9  handler     what an application writes, and what it may do
+//!  8  hub         clients, log, rules and files: what an answer is carried out on
+//!  7  clients     everyone connected, and who reads which topic
+//!  6  connection  one client's protocol as a state machine
+//!  5  live        a WebSocket's pings and closing handshake
+//!     routes      from a request to an answer          listeners   whom to accept
+//!  4  cursor      from the log to an outbox            outgoing    an outbox and its delay
+//!     head        a request head as it arrives         exchange    the writing of one answer
+//!     poll        entries as JSON                      event       what a connection tells
+//!     stream      TCP and unix sockets
+//!  3  log         everything published                 turn        what the loop lends
+//!     http        requests                             remote      the door for other threads
+//!  2  topic       the entries of one name              websocket   messages over frames
+//!     origin      who may ask
+//!  1  config      every setting and limit              outbox      bytes on their way out
+//!     response    answers as bytes                     files       from a path to a file
+//!     deadlines   who must be looked at by when
+//!  0  id  message  error  metrics  tick  json  input
+//! ```
+//!
+//! # Features
+//!
+//! `daemon` (default): the program `pousse`. `files`: [`Config::root`], folders of static files.
+//! Without any: mio, tungstenite, slab, httparse, bytes, log and what these pull in.
+
+#![forbid(unsafe_code)]
+
 mod app;
 mod clients;
 mod config;
@@ -35,11 +92,13 @@ mod topic;
 mod turn;
 mod websocket;
 
+pub use tungstenite::protocol::frame::coding::CloseCode;
+
 pub use crate::config::{Address, Config, LIMITS, Limit, Limits, Publish};
 pub use crate::connection::Transport;
 pub use crate::error::{Error, PublishError, RemoteError, SendError, SubscribeError};
 pub use crate::handler::{ClientInfo, Context, Handler};
-pub use crate::http::{Peer, Refusal, Request};
+pub use crate::http::{Peer, Request};
 pub use crate::id::{After, BadEntryId, ConnId, EntryId};
 pub use crate::message::{Kind, Message};
 pub use crate::metrics::{Counters, Reason};
@@ -47,7 +106,6 @@ pub use crate::remote::Remote;
 pub use crate::response::Response;
 pub use crate::routes::{Answer, Poll, Reads};
 pub use crate::server::Server;
-pub use tungstenite::protocol::frame::coding::CloseCode;
 
 /// The parts below the loop, for tests and fuzzing. Not covered by the promise of semver.
 #[doc(hidden)]
@@ -57,6 +115,7 @@ pub mod seam {
     pub use crate::cursor::{Cursor, Reading};
     pub use crate::deadlines::Deadlines;
     pub use crate::event::{Ending, Event};
+    pub use crate::http::Refusal;
     pub use crate::log::{Log, Place};
     pub use crate::outbox::{Flush, Outbox};
     pub use crate::routes::{Rules, handshake};
@@ -65,3 +124,8 @@ pub mod seam {
     pub use crate::turn::Turn;
     pub use crate::websocket::{Fault, Incoming, WebSocket};
 }
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

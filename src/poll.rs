@@ -28,7 +28,7 @@ pub(crate) struct Poll<'p> {
 
 /// Writes the answer; returns its `last` and the number of messages in it.
 ///
-/// Bounds: `limit` messages, and bytes up to `poll_bytes` and one message more.
+/// Bounds: `limit` messages, and `poll_bytes` unless a single message is longer.
 pub(crate) fn put_answer(
     out: &mut Vec<u8>,
     poll: &Poll<'_>,
@@ -41,7 +41,9 @@ pub(crate) fn put_answer(
     let mut given = None;
     let mut last = log.newest();
     for (topic, entry) in log.merge(poll.places.iter().copied()) {
-        if count == poll.limit || (count > 0 && out.len() - start >= limits.poll_bytes) {
+        let envelope = envelope(log, topic, entry);
+        let is_over = out.len() - start + envelope.len() > limits.poll_bytes;
+        if count == poll.limit || (count > 0 && is_over) {
             // With `limit=0` none is given: then it is the place before the first held back.
             last = log.id(given.unwrap_or(entry.seq - 1));
             break;
@@ -50,7 +52,7 @@ pub(crate) fn put_answer(
         if count > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(&envelope(log, topic, entry));
+        out.extend_from_slice(&envelope);
         count += 1;
     }
     out.extend_from_slice(b"],\"last\":\"");
