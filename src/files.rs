@@ -328,8 +328,9 @@ const INDEX: &str = "index.html";
 /// The client library: every page wants it, so it is there even beside a folder without it.
 const CLIENT: &str = "pousse.js";
 
-const PAGE: [(&str, &[u8]); 4] = [
+const PAGE: [(&str, &[u8]); 5] = [
     (INDEX, include_bytes!("page/index.html")),
+    ("favicon.svg", include_bytes!("page/favicon.svg")),
     ("style.css", include_bytes!("page/style.css")),
     ("chat.js", include_bytes!("page/chat.js")),
     (CLIENT, include_bytes!("page/pousse.js")),

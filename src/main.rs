@@ -288,7 +288,7 @@ fn entry(out: &mut String, word: &str, column: usize, text: &str) {
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const USE: &str = "
-Polling, long polling, event streams and WebSocket, all on one log of messages. Without any flag
+Polling, long polling and WebSocket, all on one log of messages. Without any flag
 it serves a page to try them on http://127.0.0.1:8080.
 
 Usage: pousse [FLAG]...

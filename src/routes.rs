@@ -232,14 +232,18 @@ fn check_origin(request: &Request, rules: &Rules, on_loopback: bool) -> Result<(
         }
         _ => false,
     };
-    match passes {
-        true => Ok(()),
-        false => Err(Refusal::new(
-            403,
-            Reason::Origin,
-            "pages of this origin may not connect; allow the origin with --origin",
-        )),
+    if passes {
+        return Ok(());
     }
+    let is_file = request.field("origin").is_some_and(|it| origin::is_same(it, "null"));
+    Err(Refusal::new(
+        403,
+        Reason::Origin,
+        match is_file {
+            true => "pages opened from files may not connect; allow them with --origin null",
+            false => "pages of this origin may not connect; allow the origin with --origin",
+        },
+    ))
 }
 
 fn not_allowed(allow: &'static [(&'static str, &'static str)]) -> Refusal {
