@@ -325,7 +325,10 @@ impl Connection {
                 poll.is_due = true;
                 self.ending_is(code, reason, why);
             }
-            Stage::Head(None) if waits => self.end(why),
+            Stage::Head(None) if waits => {
+                self.end(why);
+                self.until = turn.now.after(turn.limits.close_timeout);
+            }
             Stage::Head(None) => self.abort(why),
             Stage::Head(_) | Stage::Content(_) | Stage::Deciding | Stage::File(_) => {
                 self.exchange.is_last = true;

@@ -412,6 +412,9 @@ impl<H: Handler> Server<H> {
 
     /// Offers what was published to its readers, topic by topic, a slice of them at a time.
     fn spread(&mut self) {
+        if self.app.hub.clients.next_spreading().is_none() {
+            return;
+        }
         let until = Instant::now() + self.app.hub.turn.limits.turn_time;
         while let Some(topic) = self.app.hub.clients.next_spreading() {
             for _ in 0..self.app.hub.turn.limits.turn_readers {
