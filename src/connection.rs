@@ -169,11 +169,11 @@ impl Connection {
             }
             Stage::Head(Some(_)) if self.until <= now => {
                 let detail = "the request head did not arrive in time; send it faster";
-                self.refuse(&Refusal::new(408, Reason::HeadTimeout, detail), turn);
+                self.refuse_unread(&Refusal::new(408, Reason::HeadTimeout, detail), turn);
             }
             Stage::Content(_) if self.until <= now => {
                 let detail = "the content did not arrive in time; send it faster";
-                self.refuse(&Refusal::new(408, Reason::BodyTimeout, detail), turn);
+                self.refuse_unread(&Refusal::new(408, Reason::BodyTimeout, detail), turn);
             }
             Stage::LongPoll(poll) if self.until <= now => {
                 self.until = Tick::NEVER;
@@ -512,10 +512,23 @@ impl Connection {
                 Some(Event::Request(Box::new(request)))
             }
             Err(refusal) => {
-                self.refuse(&refusal, turn);
+                self.refuse_unread(&refusal, turn);
                 None
             }
         }
+    }
+
+    /// Answers what is no request yet, and so nobody else hears of.
+    fn refuse_unread(&mut self, refusal: &Refusal, turn: &mut Turn) {
+        log::info!(
+            "event=refused client={} peer={} status={} reason={} detail={:?}",
+            self.id,
+            self.peer,
+            refusal.status,
+            refusal.reason,
+            refusal.detail
+        );
+        self.refuse(refusal, turn);
     }
 
     fn receive_content<'s>(&mut self, input: &mut &'s mut [u8]) -> Option<Event<'s>> {

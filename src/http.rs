@@ -109,7 +109,11 @@ impl Request {
 
     /// The target up to its query, still percent-encoded.
     pub fn path(&self) -> &str {
-        self.target().split('?').next().unwrap_or_default()
+        match self.target().split('?').next() {
+            // An absolute target may leave it out (RFC 9110 §4.2.3).
+            None | Some("") => "/",
+            Some(path) => path,
+        }
     }
 
     /// The decoded names and values of the query, in their order; `None` for one that is not
@@ -283,10 +287,6 @@ fn check_target(request: &mut Request) -> Result<(), Refusal> {
         return Err(bad("the request target names another host than the Host field"));
     }
     let start = request.target.range().end - rest.len() + authority.len();
-    let path_follows = rest.get(authority.len()..).is_some_and(|path| path.starts_with('/'));
-    if !path_follows {
-        return Err(bad("the request target has to have a path, at least a slash"));
-    }
     request.target.start = u32::try_from(start).unwrap_or(u32::MAX);
     Ok(())
 }
@@ -425,7 +425,8 @@ mod tests {
         let request = parse("GET http://A:80/x?y HTTP/1.1\r\nHost: a:80\r\n\r\n").unwrap();
         assert_eq!((request.target(), request.path()), ("/x?y", "/x"));
         assert_eq!(status("GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
-        assert_eq!(status("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
+        let request = parse("GET http://a?y HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert_eq!((request.target(), request.path()), ("?y", "/"));
         assert_eq!(status("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
     }
 

@@ -1,0 +1,147 @@
+//! What a script is made of, once it is read.
+
+use std::time::Duration;
+
+/// A line of a script, with the indented lines that belong to it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) number: usize,
+    pub(crate) text: String,
+    pub(crate) step: Step,
+}
+
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Something about the server itself.
+    Server(OfServer),
+    /// Something about the script's own folder.
+    Disk(String, OfDisk),
+    /// Someone does or meets something.
+    Actor(String, Act),
+}
+
+#[derive(Debug)]
+pub(crate) enum OfServer {
+    Starts(Vec<String>),
+    Restarts,
+    Receives(String),
+    Exits(i32),
+    Says(Data),
+}
+
+#[derive(Debug)]
+pub(crate) enum OfDisk {
+    Holds(Data),
+    IsGone,
+    HasMode(u32),
+    LinksTo(String),
+}
+
+#[derive(Debug)]
+pub(crate) enum Act {
+    Connects,
+    Leaves,
+    Uses(usize),
+    Sends(Data),
+    Finishes,
+    Requests(Request),
+    /// Asks for a WebSocket; if `opens`, gets it.
+    Upgrades(Request, bool),
+    Repeats(Request, What, Check),
+    Says(Frame),
+    Hears(Frame, Timing),
+    /// Hears messages of any kind until this one comes.
+    HearsOnUntil(Frame),
+    Status(u16, Timing),
+    Meets(What, Check),
+    Nothing(Duration),
+    End(Timing),
+    Keeps(What, Option<String>, String),
+}
+
+/// A request, without the fields that every request has.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) clauses: Vec<Clause>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Clause {
+    With(String, String),
+    Without(String),
+    Content(Data),
+}
+
+/// A frame, or a message of one or more of them.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: Kind,
+    pub(crate) binary: bool,
+    /// `None`: not said. To hear: any. To say: none; for a pong: that of the last ping.
+    pub(crate) data: Option<Data>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Message,
+    First,
+    Middle,
+    Last,
+    Ping,
+    Pong,
+    Close(Option<u16>),
+}
+
+/// When something may come, counted from when the actor last sent something.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Timing {
+    pub(crate) after: Option<Duration>,
+    pub(crate) within: Option<Duration>,
+}
+
+/// A part of the answer at hand.
+#[derive(Debug)]
+pub(crate) enum What {
+    Field(String),
+    Content,
+    Json(String),
+}
+
+/// What is demanded of it.
+#[derive(Debug)]
+pub(crate) enum Check {
+    Absent,
+    /// An operator, and what stands right of it.
+    Is(Operator, Operand),
+}
+
+#[derive(Debug)]
+pub(crate) enum Operand {
+    Text(String),
+    Data(Data),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operator {
+    Equals,
+    Differs,
+    Contains,
+    Lacks,
+    Begins,
+    Ends,
+    Has,
+}
+
+/// Bytes: strings, hex and repetitions one after another.
+pub(crate) type Data = Vec<Part>;
+
+#[derive(Debug, Clone)]
+pub(crate) enum Part {
+    Hex(Vec<u8>),
+    /// As it stands between the quotes.
+    Quoted(String),
+    Repeated(usize, Box<Part>),
+    Group(Data),
+}
