@@ -52,6 +52,8 @@ struct Readers {
     next: usize,
     upto: u64,
     is_spreading: bool,
+    /// One who would have taken more was stopped: nothing counts as offered to all yet.
+    is_unfinished: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -276,6 +278,7 @@ impl Clients {
         let Some(readers) = self.readers.get_mut(number.0 as usize) else { return };
         if !readers.is_spreading && !readers.list.is_empty() {
             readers.is_spreading = true;
+            readers.is_unfinished = false;
             readers.next = readers.list.len();
             readers.upto = log.topic(number).last();
             self.spreading.push_back(number);
@@ -298,6 +301,13 @@ impl Clients {
         self.slots.get(reader.client as usize).map(|client| client.connection.id())
     }
 
+    /// A reader of the topic was stopped by its budget: there will be another round.
+    pub(crate) fn has_more_to_take(&mut self, number: TopicNumber) {
+        if let Some(readers) = self.readers.get_mut(number.0 as usize) {
+            readers.is_unfinished = true;
+        }
+    }
+
     /// Ends a slice: the topic goes to the end of the queue, or out of it if all its readers were
     /// offered what it holds.
     pub(crate) fn end_slice(&mut self, log: &mut Log) {
@@ -309,6 +319,9 @@ impl Clients {
         readers.is_spreading = false;
         if readers.list.is_empty() {
             return;
+        }
+        if readers.is_unfinished {
+            return self.spread(number, log);
         }
         log.offered(number, readers.upto);
         if log.topic(number).last() > readers.upto {

@@ -466,13 +466,11 @@ impl Connection {
         self.out.bytes()
     }
 
-    /// How it ended or is ending; 1006 and `gone` if nothing is known.
-    pub fn ending(&self) -> Ending {
-        self.ending.as_deref().cloned().unwrap_or(Ending {
-            code: CloseCode::Abnormal,
-            reason: String::new(),
-            why: Reason::Gone,
-        })
+    /// How it ended or is ending; 1006 and `otherwise` if nothing is known of it.
+    pub fn ending(&self, otherwise: Reason) -> Ending {
+        let unknown =
+            || Ending { code: CloseCode::Abnormal, reason: String::new(), why: otherwise };
+        self.ending.as_deref().cloned().unwrap_or_else(unknown)
     }
 
     /// Who is at the other end.

@@ -18,7 +18,7 @@ pub struct ConnId {
 }
 
 impl ConnId {
-    /// The id of the client in slot `index` who is the `generation`th one there.
+    /// The id of the client in slot `index` who was the `generation`th to connect.
     pub const fn new(index: u32, generation: u32) -> Self {
         Self { index, generation }
     }
@@ -28,7 +28,7 @@ impl ConnId {
         self.index
     }
 
-    /// How many clients this slot has held before.
+    /// Counts the clients of a server, whatever their slots.
     pub const fn generation(self) -> u32 {
         self.generation
     }

@@ -44,6 +44,8 @@ struct Bell {
     waker: Waker,
     /// Rung and not yet answered: a second ring would only cost a system call.
     is_rung: AtomicBool,
+    /// The server has ended.
+    is_over: AtomicBool,
 }
 
 /// What another thread wants done.
@@ -112,6 +114,9 @@ impl Remote {
     }
 
     fn give(&self, command: Command) -> Result<(), RemoteError> {
+        if self.bell.is_over.load(Ordering::Acquire) {
+            return Err(RemoteError::Stopped);
+        }
         self.commands.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => RemoteError::Full,
             TrySendError::Disconnected(_) => RemoteError::Stopped,
@@ -135,7 +140,11 @@ impl Commands {
     /// A queue for `capacity` commands.
     pub(crate) fn new(capacity: usize, waker: Waker) -> Self {
         let (commands, queue) = sync_channel(capacity);
-        let bell = Arc::new(Bell { waker, is_rung: AtomicBool::new(false) });
+        let bell = Arc::new(Bell {
+            waker,
+            is_rung: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        });
         Self { queue, remote: Remote { commands, bell } }
     }
 
@@ -147,6 +156,11 @@ impl Commands {
     /// From here on a command rings again.
     pub(crate) fn listen(&self) {
         self.remote.bell.is_rung.store(false, Ordering::Release);
+    }
+
+    /// The server has ended: from here on commands are refused.
+    pub(crate) fn close(&self) {
+        self.remote.bell.is_over.store(true, Ordering::Release);
     }
 
     /// The next command.

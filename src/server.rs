@@ -57,6 +57,8 @@ pub struct Server<H> {
     busy: Vec<ConnId>,
     deadlines: Deadlines,
     commands: Commands,
+    /// Commands were left in the queue, and no bell will ring for them.
+    has_commands: bool,
     /// Sources of the embedder's that are ready.
     ready: Vec<usize>,
     scratch: Vec<u8>,
@@ -71,6 +73,15 @@ pub struct Server<H> {
 /// A server that is ending.
 struct Drain {
     until: Instant,
+}
+
+/// What a visit to a client came to.
+#[derive(PartialEq, Eq)]
+enum Visit {
+    /// It has what there is, or takes no more.
+    Done,
+    /// It would take more, but it is somebody else's turn.
+    Unfinished,
 }
 
 /// Tokens: clients' names fill the numbers below, these stand at the top of them.
@@ -126,6 +137,7 @@ impl<H: Handler> Server<H> {
             busy: Vec::new(),
             deadlines: Deadlines::default(),
             commands: Commands::new(limits.commands, waker),
+            has_commands: false,
             ready: Vec::new(),
             scratch: vec![0; limits.turn_read],
             due: Vec::new(),
@@ -194,6 +206,7 @@ impl<H: Handler> Server<H> {
         let hub = &self.app.hub;
         let is_busy = !self.busy.is_empty()
             || !self.done.is_empty()
+            || self.has_commands
             || hub.has_work()
             || self.listeners.is_any_ready() && self.may_accept()
             || self.had_more
@@ -348,8 +361,10 @@ impl<H: Handler> Server<H> {
             }
         }
         self.due = due;
-        while let Some(&Reverse((at, _, token))) = self.app.hub.wakes.peek() {
-            if at > self.app.hub.now {
+        let made = self.app.hub.wakes_made;
+        while let Some(&Reverse((at, order, token))) = self.app.hub.wakes.peek() {
+            // One that was made just now has its turn in the next.
+            if at > self.app.hub.now || order > made {
                 break;
             }
             self.app.hub.wakes.pop();
@@ -361,13 +376,17 @@ impl<H: Handler> Server<H> {
 
     fn obey(&mut self) {
         self.commands.listen();
+        self.has_commands = true;
         // At most as many as the queue holds: whoever fills it faster waits for the next turn.
         for _ in 0..self.app.hub.turn.limits.commands {
             // While readers are behind, what is not taken makes the queue full.
             if self.app.hub.log.is_behind() {
                 break;
             }
-            let Some(command) = self.commands.next() else { break };
+            let Some(command) = self.commands.next() else {
+                self.has_commands = false;
+                break;
+            };
             self.app.carry_out(command);
         }
         self.begin_drain();
@@ -419,7 +438,9 @@ impl<H: Handler> Server<H> {
         while let Some(topic) = self.app.hub.clients.next_spreading() {
             for _ in 0..self.app.hub.turn.limits.turn_readers {
                 let Some(id) = self.app.hub.clients.next_reader(topic) else { break };
-                self.visit(id);
+                if self.visit(id) == Visit::Unfinished {
+                    self.app.hub.clients.has_more_to_take(topic);
+                }
             }
             self.app.hub.clients.end_slice(&mut self.app.hub.log);
             if Instant::now() >= until {
@@ -429,9 +450,9 @@ impl<H: Handler> Server<H> {
     }
 
     /// Fills and writes by turns, until one of the two has no more or the budget is spent.
-    fn visit(&mut self, id: ConnId) {
+    fn visit(&mut self, id: ConnId) -> Visit {
         let hub = &mut self.app.hub;
-        let Some(client) = hub.clients.get_mut(id) else { return };
+        let Some(client) = hub.clients.get_mut(id) else { return Visit::Done };
         let before = hub.turn.counters.written_bytes;
         while client.is_writable {
             let more = client.connection.fill(&hub.log, &mut hub.turn);
@@ -446,7 +467,8 @@ impl<H: Handler> Server<H> {
                     if written >= hub.turn.limits.turn_write as u64 {
                         // `touch` lasts until the next turn's step 6; `busy` brings that turn soon.
                         hub.clients.touch(id);
-                        return self.make_busy(id);
+                        self.make_busy(id);
+                        return Visit::Unfinished;
                     }
                 }
                 Err(_) => {
@@ -456,6 +478,7 @@ impl<H: Handler> Server<H> {
             }
         }
         self.settle(id);
+        Visit::Done
     }
 
     /// After a visit: what follows from the state that the connection is in now.
@@ -496,7 +519,7 @@ impl<H: Handler> Server<H> {
             let Some(mut client) = hub.clients.remove(id, &mut hub.log) else { continue };
             // Closing the descriptor would do, were it not for a copy of it in a child process.
             let _ = self.poll.registry().deregister(&mut client.stream);
-            let ending = client.connection.ending();
+            let ending = client.connection.ending(Reason::Gone);
             hub.turn.counters.count_closed(ending.why);
             let level = match client.is_opened {
                 true => log::Level::Info,
@@ -534,11 +557,13 @@ impl<H: Handler> Server<H> {
         for id in self.app.hub.clients.ids() {
             let hub = &mut self.app.hub;
             let Some(client) = hub.clients.remove(id, &mut hub.log) else { continue };
-            hub.turn.counters.count_closed(Reason::Drain);
+            let ending = client.connection.ending(Reason::Drain);
+            hub.turn.counters.count_closed(ending.why);
             if client.is_opened {
-                self.app.closed(id, CloseCode::Abnormal, "");
+                self.app.closed(id, ending.code, &ending.reason);
             }
         }
+        self.commands.close();
         log::info!("event=ended {}", self.app.hub.turn.counters);
     }
 

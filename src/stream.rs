@@ -193,7 +193,8 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
-            match std::os::unix::net::UnixStream::connect(path) {
+            // Nonblocking: one whose queue is full says `WouldBlock`, and is alive.
+            match UnixStream::connect(path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     fs::remove_file(path)?;
                 }

@@ -157,7 +157,7 @@ fn chopped(
             }
         }
         let reason = (!script.connection.is_open() && script.connection.is_done())
-            .then(|| script.connection.ending().why);
+            .then(|| script.connection.ending(Reason::Gone).why);
         (script.events, script.heard, reason)
     };
     let whole = play(&|piece| vec![piece.to_vec()]);
@@ -262,7 +262,10 @@ fn a_slow_head_is_told_408_and_a_silent_connection_nothing() {
     let mut script = Script::new(|_| {});
     script.at(10.3);
     assert!(script.connection.is_done());
-    assert_eq!((script.hears(), script.connection.ending().why), (vec![], Reason::HeadTimeout));
+    assert_eq!(
+        (script.hears(), script.connection.ending(Reason::Gone).why),
+        (vec![], Reason::HeadTimeout)
+    );
 }
 
 #[test]
@@ -276,7 +279,10 @@ fn a_persistent_connection_may_rest_for_the_idle_timeout() {
     script.at(58.9);
     assert!(!script.connection.is_done());
     script.at(59.3);
-    assert_eq!((script.hears(), script.connection.ending().why), (vec![], Reason::IdleTimeout));
+    assert_eq!(
+        (script.hears(), script.connection.ending(Reason::Gone).why),
+        (vec![], Reason::IdleTimeout)
+    );
 }
 
 #[test]
@@ -303,13 +309,13 @@ fn the_end_of_the_peers_bytes_ends_the_connection_once_it_is_answered() {
     script.says(GET.as_bytes());
     script.connection.receive_eof();
     assert!(script.connection.is_done());
-    assert_eq!(script.connection.ending().why, Reason::Done);
+    assert_eq!(script.connection.ending(Reason::Gone).why, Reason::Done);
 
     let mut script = Script::new(|_| {});
     script.says(b"GET /a HT");
     script.connection.receive_eof();
     assert_eq!((script.connection.is_done(), script.hears()), (true, vec![]));
-    assert_eq!(script.connection.ending().why, Reason::Gone);
+    assert_eq!(script.connection.ending(Reason::Gone).why, Reason::Gone);
 }
 
 #[test]
@@ -334,7 +340,7 @@ fn a_ping_comes_about_every_interval_and_the_pong_has_its_time() {
     script.at(61.0);
     assert_eq!(script.hears(), [0x89, 0]);
     script.at(82.0);
-    assert_eq!(script.connection.ending().why, Reason::PongTimeout);
+    assert_eq!(script.connection.ending(Reason::Gone).why, Reason::PongTimeout);
     let heard = script.hears();
     assert_eq!(heard[..4], [0x88, heard[1], 0x03, 0xf0], "1008");
 }
@@ -348,7 +354,7 @@ fn an_unfinished_message_has_thirty_seconds() {
         assert!(script.connection.is_open());
         script.at(30.3);
         assert_eq!(script.events, ["fault 1008"]);
-        assert_eq!(script.connection.ending().why, Reason::MessageTimeout);
+        assert_eq!(script.connection.ending(Reason::Gone).why, Reason::MessageTimeout);
     }
 }
 
@@ -363,7 +369,7 @@ fn our_close_is_answered_or_the_time_for_it_passes() {
     assert!(script.events.is_empty(), "after a close frame no message is told");
     script.says(&frame(0x88, &close(1001, "")));
     assert!(script.connection.is_done());
-    let ending = script.connection.ending();
+    let ending = script.connection.ending(Reason::Gone);
     assert_eq!(
         (ending.code, &*ending.reason, ending.why),
         (CloseCode::Away, "au revoir", Reason::Drain)
@@ -411,7 +417,7 @@ fn a_peer_that_takes_no_bytes_gets_one_pong_and_is_cut_at_a_frame_boundary() {
     assert_eq!(connection.waiting_bytes(), 9 + 10 + 7 - 10, "no pong waits behind them");
     turn.begin(Tick::at(Duration::from_secs(11)), 0);
     connection.handle_timeout(turn);
-    assert_eq!(connection.ending().why, Reason::Stall);
+    assert_eq!(connection.ending(Reason::Gone).why, Reason::Stall);
     socket.1 = usize::MAX;
     while connection.waiting_bytes() > 0 {
         connection.write_to(&mut socket, turn).unwrap();
