@@ -2,8 +2,8 @@
 //!
 //! Run: `cargo run --example chat`
 //! Try: open <http://127.0.0.1:8080/> in two windows, or say in a browser's console
-//!      `s = new WebSocket("ws://127.0.0.1:8080/websocket"); s.onmessage = e => console.log(e.data)`
-//!      and then `s.send("Bonjour serveur!")`.
+//!      `s = new WebSocket("ws://127.0.0.1:8080/websocket")`, then
+//!      `s.onmessage = (event) => console.log(event.data)`, then `s.send("Bonjour serveur!")`.
 
 use pousse::{CloseCode, Config, ConnId, Context, Error, Handler, Message, Request, Server};
 

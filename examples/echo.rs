@@ -1,8 +1,9 @@
 //! Sends every message back to whoever sent it, text or binary, on every path.
 //!
 //! Run: `cargo run --release --example echo -- 127.0.0.1:9001`
-//! Try: `websocat ws://127.0.0.1:9001/`, or in a browser's console:
-//!      `s = new WebSocket("ws://127.0.0.1:9001/"); s.onmessage = e => console.log(e.data); s.onopen = () => s.send("Bonjour")`
+//! Try: `websocat ws://127.0.0.1:9001/`, or say in a browser's console
+//!      `s = new WebSocket("ws://127.0.0.1:9001/")`, then
+//!      `s.onmessage = (event) => console.log(event.data)`, then `s.send("Bonjour")`.
 //!
 //! Conformance and speed are measured with it, so its limits are opened wide.
 

@@ -6,7 +6,7 @@
 //! Try: `curl 'http://127.0.0.1:8080/api/messages?after=now&wait=50'` in one terminal and
 //!      `echo -n Bonjour > /dev/udp/127.0.0.1/9999` in another (bash).
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use mio::net::UdpSocket;
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut server = Server::bind(Config::default(), Quiet)?;
     let mut datagrams = UdpSocket::bind("127.0.0.1:9999".parse()?)?;
     let mut poll = Poll::new()?;
-    let push = server.as_raw_fd();
+    let push = server.as_fd().as_raw_fd();
     poll.registry().register(&mut SourceFd(&push), PUSH, Interest::READABLE)?;
     poll.registry().register(&mut datagrams, DATAGRAMS, Interest::READABLE)?;
     println!("listening on {} and for datagrams on 127.0.0.1:9999", server.addresses().join(" "));

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::clients::Client;
 use crate::error::Error;
 use crate::event::Event;
 use crate::handler::{Context, Handler};
@@ -148,9 +149,27 @@ impl<H: Handler> App<H> {
         }
     }
 
-    /// Tells the handler of an end, if it was told of the beginning.
-    pub(crate) fn closed(&mut self, id: ConnId, code: CloseCode, reason: &str) {
-        self.call(Some(id), |handler, ctx| handler.on_close(id, code, reason, ctx));
+    /// Says that a client has left, to the counters, the log, and the handler if it was told that
+    /// the client came. `otherwise` is why, if the connection does not know.
+    pub(crate) fn farewell(&mut self, client: &Client, otherwise: Reason) {
+        let connection = &client.connection;
+        let (id, ending) = (connection.id(), connection.ending(otherwise));
+        self.hub.turn.counters.count_closed(ending.why);
+        let level = if client.is_opened { log::Level::Info } else { log::Level::Debug };
+        log::log!(
+            level,
+            "event=closed client={id} peer={} transport={} code={} reason={} text={:?}",
+            connection.peer(),
+            connection.transport(),
+            ending.code,
+            ending.why,
+            ending.reason
+        );
+        if client.is_opened {
+            self.call(Some(id), |handler, ctx| {
+                handler.on_close(id, ending.code, &ending.reason, ctx);
+            });
+        }
     }
 }
 

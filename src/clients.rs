@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use mio::Token;
 use slab::Slab;
 
-use crate::connection::{Connection, Transport};
+use crate::connection::Connection;
 use crate::cursor::Reading;
 use crate::error::PublishError;
+use crate::event::Transport;
 use crate::http::Peer;
 use crate::id::ConnId;
 use crate::log::Log;
@@ -29,6 +30,8 @@ pub struct Client {
     pub connection: Connection,
     /// The deadline that the loop will come back by.
     pub(crate) armed: Tick,
+    /// The turn in which its budget for writing was spent.
+    pub(crate) spent_in: u64,
     /// Which listener it came through.
     pub(crate) listener: u16,
     pub(crate) is_readable: bool,
@@ -52,6 +55,8 @@ struct Readers {
     next: usize,
     upto: u64,
     is_spreading: bool,
+    /// A round is due and has not begun: what is published until it does belongs to it.
+    is_due: bool,
     /// One who would have taken more was stopped: nothing counts as offered to all yet.
     is_unfinished: bool,
 }
@@ -71,6 +76,8 @@ pub(crate) struct Clients {
     readers: Vec<Readers>,
     /// Topics whose new entries have not been offered to all readers, in turn.
     spreading: VecDeque<TopicNumber>,
+    /// Topics that have another round, but not in this turn.
+    spreading_later: Vec<TopicNumber>,
     touched: Vec<ConnId>,
     /// Clients whose readings are to be given up.
     leaving: Vec<ConnId>,
@@ -85,6 +92,7 @@ impl Clients {
             generation: 0,
             readers: Vec::new(),
             spreading: VecDeque::new(),
+            spreading_later: Vec::new(),
             touched: Vec::new(),
             leaving: Vec::new(),
         }
@@ -115,6 +123,7 @@ impl Clients {
             stream,
             connection: Connection::new(id, peer, turn),
             armed: Tick::NEVER,
+            spent_in: 0,
             listener,
             is_readable: false,
             is_writable: true,
@@ -274,20 +283,34 @@ impl Clients {
     }
 
     /// The topic has new entries: its readers are to be offered them.
-    pub(crate) fn spread(&mut self, number: TopicNumber, log: &Log) {
+    pub(crate) fn spread(&mut self, number: TopicNumber) {
         let Some(readers) = self.readers.get_mut(number.0 as usize) else { return };
         if !readers.is_spreading && !readers.list.is_empty() {
             readers.is_spreading = true;
-            readers.is_unfinished = false;
-            readers.next = readers.list.len();
-            readers.upto = log.topic(number).last();
+            readers.is_due = true;
             self.spreading.push_back(number);
         }
+    }
+
+    /// Ends the rounds of a turn.
+    pub(crate) fn end_rounds(&mut self) {
+        self.spreading.extend(self.spreading_later.drain(..));
     }
 
     /// The topic whose turn it is to be offered to some of its readers.
     pub(crate) fn next_spreading(&self) -> Option<TopicNumber> {
         self.spreading.front().copied()
+    }
+
+    /// Begins a slice, and with it a round if one is due.
+    pub(crate) fn begin_slice(&mut self, number: TopicNumber, log: &Log) {
+        let Some(readers) = self.readers.get_mut(number.0 as usize) else { return };
+        if readers.is_due && !readers.list.is_empty() {
+            readers.is_due = false;
+            readers.is_unfinished = false;
+            readers.next = readers.list.len();
+            readers.upto = log.topic(number).last();
+        }
     }
 
     /// The next reader of the topic to be visited; `None`: all were.
@@ -321,11 +344,13 @@ impl Clients {
             return;
         }
         if readers.is_unfinished {
-            return self.spread(number, log);
+            readers.is_spreading = true;
+            readers.is_due = true;
+            return self.spreading_later.push(number);
         }
         log.offered(number, readers.upto);
         if log.topic(number).last() > readers.upto {
-            self.spread(number, log);
+            self.spread(number);
         }
     }
 }

@@ -366,11 +366,11 @@ const MIB: usize = 1024 * KIB;
 limits! {
     /// Messages kept of each topic.
     history: count = 1000, flag "history", zero true;
-    /// Bytes kept of each topic, encoded forms included.
+    /// Bytes kept of each topic, counted as frames.
     history_bytes: bytes = MIB, flag "history-bytes", zero true;
     /// How long a message is kept.
     history_age: time = s(3600), flag "history-age", zero false;
-    /// Bytes kept of all topics together, the log's own bookkeeping included.
+    /// Bytes kept of all topics together, encoded forms and the log's bookkeeping included.
     history_total: bytes = 64 * MIB, limit "history-total", zero false;
     /// Topics. The unread one with the oldest message makes room; if all are read: 503.
     max_topics: count = 10_000, flag "max-topics", zero false;
@@ -408,7 +408,7 @@ limits! {
     fragments: count = 256, limit "fragments", zero false;
     /// From the first byte of a message to its last. Close code 1008.
     message_timeout: time = s(30), limit "message-timeout", zero false;
-    /// Control frames in any 5 seconds. Close code 1008.
+    /// Control frames at once; as many are free again after 5 seconds. Close code 1008.
     controls: count = 250, limit "controls", zero false;
     /// How long the peer's close frame, or the end of its bytes, is waited for.
     close_timeout: time = s(3), limit "close-timeout", zero false;

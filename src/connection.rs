@@ -21,9 +21,9 @@
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, TAKE_BYTES};
 use crate::error::SendError;
-use crate::event::{Ending, Event};
+use crate::event::{Ending, Event, Transport};
 use crate::exchange::{Exchange, Upgrade};
 use crate::files::{DiskFile, FileBody, Found};
 use crate::head::Head;
@@ -36,7 +36,7 @@ use crate::message::Message;
 use crate::metrics::Reason;
 use crate::outbox::Flush;
 use crate::outgoing::Outgoing;
-use crate::poll::{self, Poll};
+use crate::poll::{LongPoll, Poll};
 use crate::response::Response;
 use crate::tick::Tick;
 use crate::turn::Turn;
@@ -82,19 +82,6 @@ enum Stage {
     Done,
 }
 
-/// What a long poll is waiting with.
-#[derive(Debug)]
-pub(crate) struct LongPoll {
-    pub(crate) limit: usize,
-    pub(crate) is_gap: bool,
-    /// The `wait` to be confirmed by `Preference-Applied`.
-    pub(crate) preference: Option<u64>,
-    pub(crate) is_due: bool,
-}
-
-/// A file is read in pieces of this size, as the peer takes them.
-const PIECE_BYTES: usize = 64 * 1024;
-
 impl Connection {
     /// A connection that has just been accepted.
     pub fn new(id: ConnId, peer: Peer, turn: &Turn) -> Self {
@@ -121,9 +108,7 @@ impl Connection {
     /// After [`Event::Request`] one of the answers below has to follow before the next call.
     pub fn receive<'s>(&mut self, input: &mut &'s mut [u8], turn: &mut Turn) -> Option<Event<'s>> {
         match self.stage {
-            Stage::Head(_) if self.waiting_bytes() < turn.limits.outbox_soft => {
-                self.receive_head(input, turn)
-            }
+            Stage::Head(_) if !self.is_full(turn) => self.receive_head(input, turn),
             Stage::Content(_) => self.receive_content(input),
             Stage::WebSocket(_) => self.receive_frames(input, turn),
             Stage::Head(_) | Stage::Deciding | Stage::LongPoll(_) | Stage::File(_) => {
@@ -168,19 +153,19 @@ impl Connection {
                 });
             }
             Stage::Head(Some(_)) if self.until <= now => {
-                let detail = "the request head did not arrive in time; send it faster";
-                self.refuse_unread(&Refusal::new(408, Reason::HeadTimeout, detail), turn);
+                self.refuse_slow(Reason::HeadTimeout, "the request head came too slowly", turn);
             }
             Stage::Content(_) if self.until <= now => {
-                let detail = "the content did not arrive in time; send it faster";
-                self.refuse_unread(&Refusal::new(408, Reason::BodyTimeout, detail), turn);
+                self.refuse_slow(Reason::BodyTimeout, "the content came too slowly", turn);
             }
             Stage::LongPoll(poll) if self.until <= now => {
                 self.until = Tick::NEVER;
                 poll.is_due = true;
             }
-            Stage::Leaving if self.until <= now => self.abort(Reason::CloseTimeout),
-            Stage::WebSocket(_) if self.until <= now => self.abort(Reason::CloseTimeout),
+            Stage::Leaving | Stage::WebSocket(_) if self.until <= now => {
+                turn.counters.count_refused(Reason::CloseTimeout);
+                self.abort(Reason::CloseTimeout);
+            }
             Stage::WebSocket(live) => {
                 if let Some(fault) = live.handle_timeout(&mut self.out, turn) {
                     return Some(self.failed(fault, turn));
@@ -195,8 +180,7 @@ impl Connection {
 
     /// Answers with what is at hand.
     pub fn respond(&mut self, response: &Response, turn: &mut Turn) {
-        let exchange = self.exchange;
-        exchange.put(response, self.out.outbox(turn), turn);
+        self.exchange.put(response, self.out.outbox(turn), turn);
         self.finish_exchange(turn);
     }
 
@@ -237,25 +221,7 @@ impl Connection {
         log: &Log,
         turn: &mut Turn,
     ) {
-        let mut content = std::mem::take(&mut turn.content);
-        content.clear();
-        let (last, count) = poll::put_answer(&mut content, poll, log, &turn.limits);
-        let tag = format!("W/\"{last}{}\"", if poll.is_gap { "-gap" } else { "" });
-        let is_known = is_known(&tag);
-        let mut response = response.with("ETag", tag).with("Vary", "Accept, Origin");
-        let exchange = self.exchange;
-        if is_known {
-            response.status = 304;
-            exchange.put_head(&response, None, self.out.outbox(turn), turn);
-        } else {
-            let response = response.with("Content-Type", "application/json");
-            exchange.put_head(&response, Some(content.len() as u64), self.out.outbox(turn), turn);
-            if !exchange.is_head {
-                self.out.outbox(turn).extend(&content);
-                turn.counters.delivered += count as u64;
-            }
-        }
-        turn.content = content;
+        self.exchange.put_poll(poll, response, is_known, log, self.out.outbox(turn), turn);
         self.finish_exchange(turn);
     }
 
@@ -272,10 +238,9 @@ impl Connection {
             .with("Content-Type", found.content_type)
             .with("ETag", String::from(found.etag))
             .with("Cache-Control", "no-cache");
-        let exchange = self.exchange;
-        exchange.put_head(&response, Some(found.length), self.out.outbox(turn), turn);
+        self.exchange.put_head(&response, Some(found.length), self.out.outbox(turn), turn);
         match found.body {
-            _ if exchange.is_head => self.finish_exchange(turn),
+            _ if self.exchange.is_head => self.finish_exchange(turn),
             FileBody::Memory(content) => {
                 self.out.outbox(turn).push(content);
                 self.finish_exchange(turn);
@@ -289,8 +254,7 @@ impl Connection {
 
     /// Ends the opening handshake: from here on the connection speaks WebSocket.
     pub fn upgrade(&mut self, upgrade: Upgrade, turn: &mut Turn) {
-        let exchange = self.exchange;
-        exchange.put_head(&upgrade.response(), None, self.out.outbox(turn), turn);
+        self.exchange.put_head(&upgrade.response(), None, self.out.outbox(turn), turn);
         self.stage = Stage::WebSocket(Live::new(self.id, turn));
         self.transport = Transport::WebSocket;
         self.until = Tick::NEVER;
@@ -380,6 +344,11 @@ impl Connection {
 
     // What the loop must know.
 
+    /// Whether it has something to say that had to wait until all else was written.
+    pub fn owes_pong(&self) -> bool {
+        matches!(&self.stage, Stage::WebSocket(live) if live.owes_pong())
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) has something to do at the earliest.
     pub fn deadline(&self) -> Tick {
         let stage = match &self.stage {
@@ -394,11 +363,7 @@ impl Connection {
         match &self.stage {
             Stage::Deciding | Stage::Done => false,
             Stage::Leaving => !self.has_ended,
-            _ => {
-                !self.has_ended
-                    && self.kept.is_none()
-                    && self.waiting_bytes() < turn.limits.outbox_soft
-            }
+            _ => !self.has_ended && self.kept.is_none() && !self.is_full(turn),
         }
     }
 
@@ -414,19 +379,14 @@ impl Connection {
         most.clamp(1, turn.limits.turn_read)
     }
 
-    /// Bytes kept from before, if they can be looked at now.
-    pub fn take_kept(&mut self, turn: &Turn) -> Option<Box<[u8]>> {
-        match self.stage {
-            Stage::Head(_) if self.waiting_bytes() < turn.limits.outbox_soft => self.kept.take(),
-            _ => None,
-        }
-    }
-
     /// Whether bytes kept from before can be looked at now.
     pub fn has_kept(&self, turn: &Turn) -> bool {
-        self.kept.is_some()
-            && matches!(self.stage, Stage::Head(_))
-            && self.waiting_bytes() < turn.limits.outbox_soft
+        self.kept.is_some() && matches!(self.stage, Stage::Head(_)) && !self.is_full(turn)
+    }
+
+    /// These bytes.
+    pub fn take_kept(&mut self, turn: &Turn) -> Option<Box<[u8]>> {
+        if self.has_kept(turn) { self.kept.take() } else { None }
     }
 
     /// Whether the sending direction is to be shut: all is said and written.
@@ -485,6 +445,11 @@ impl Connection {
 
     // Inside.
 
+    /// So much waits that nothing more is taken from the peer.
+    fn is_full(&self, turn: &Turn) -> bool {
+        self.waiting_bytes() >= turn.limits.outbox_soft
+    }
+
     fn receive_head<'s>(&mut self, input: &mut &'s mut [u8], turn: &mut Turn) -> Option<Event<'s>> {
         let Stage::Head(partial) = &mut self.stage else { return None };
         if input.is_empty() {
@@ -514,6 +479,10 @@ impl Connection {
                 None
             }
         }
+    }
+
+    fn refuse_slow(&mut self, why: Reason, detail: &'static str, turn: &mut Turn) {
+        self.refuse_unread(&Refusal::new(408, why, detail), turn);
     }
 
     /// Answers what is no request yet, and so nobody else hears of.
@@ -625,12 +594,11 @@ impl Connection {
     }
 
     fn fill_file(&mut self, turn: &mut Turn) -> bool {
-        let waiting = self.waiting_bytes();
-        let Stage::File(file) = &mut self.stage else { return false };
-        if waiting >= PIECE_BYTES {
-            return false;
+        if self.waiting_bytes() >= TAKE_BYTES {
+            return true;
         }
-        match file.next_piece(PIECE_BYTES) {
+        let Stage::File(file) = &mut self.stage else { return false };
+        match file.next_piece(TAKE_BYTES) {
             Ok(piece) => {
                 let more = file.remaining() > 0;
                 self.out.outbox(turn).push(piece);
@@ -650,7 +618,10 @@ impl Connection {
 
     fn finish_exchange(&mut self, turn: &mut Turn) {
         if self.exchange.is_last || self.has_ended {
-            self.end(Reason::Done);
+            self.end(match self.requests as usize >= turn.limits.requests {
+                true => Reason::Requests,
+                false => Reason::Done,
+            });
             self.until = turn.now.after(turn.limits.close_timeout);
         } else {
             self.stage = Stage::Head(None);
@@ -674,27 +645,5 @@ impl Connection {
     fn ending_is(&mut self, code: CloseCode, reason: &str, why: Reason) {
         self.ending
             .get_or_insert_with(|| Box::new(Ending { code, reason: reason.to_owned(), why }));
-    }
-}
-
-/// How a client is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Transport {
-    /// Requests and answers; a poll.
-    Http,
-    /// A request whose answer is held back.
-    LongPoll,
-    /// A WebSocket.
-    WebSocket,
-}
-
-impl std::fmt::Display for Transport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Transport::Http => "http",
-            Transport::LongPoll => "long-poll",
-            Transport::WebSocket => "websocket",
-        })
     }
 }

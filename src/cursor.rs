@@ -31,8 +31,8 @@ pub struct Cursor {
     pub(crate) readings: Vec<Reading>,
 }
 
-/// So many bytes are taken from the log before they are offered to the socket.
-const TAKE_BYTES: usize = 64 * 1024;
+/// So many bytes are taken from the log, or from a file, before they are offered to the socket.
+pub(crate) const TAKE_BYTES: usize = 64 * 1024;
 
 /// Up to this size several frames are copied into one piece that all readers share; above it each
 /// frame is a piece of the gathered write.

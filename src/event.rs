@@ -1,6 +1,7 @@
 //! What a connection tells the loop, and how a connection ended.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -31,4 +32,26 @@ pub struct Ending {
     pub reason: String,
     /// The word for counters and log.
     pub why: Reason,
+}
+
+/// How a client is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transport {
+    /// Requests and answers; a poll.
+    Http,
+    /// A request whose answer is held back.
+    LongPoll,
+    /// A WebSocket.
+    WebSocket,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Http => "http",
+            Transport::LongPoll => "long-poll",
+            Transport::WebSocket => "websocket",
+        })
+    }
 }

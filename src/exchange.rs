@@ -4,8 +4,10 @@
 //! bytes and no text of the peer's.
 
 use crate::http::Request;
+use crate::log::Log;
 use crate::origin;
 use crate::outbox::Outbox;
+use crate::poll::{self, Poll};
 use crate::response::{Response, put_field, put_number, put_status};
 use crate::turn::Turn;
 
@@ -44,6 +46,36 @@ impl Exchange {
         if !self.is_head && length.is_some() {
             outbox.push(response.content.clone());
         }
+    }
+
+    /// Writes the answer of a poll: 304 if the client says that it has what there is.
+    pub(crate) fn put_poll(
+        &self,
+        poll: &Poll<'_>,
+        response: Response,
+        is_known: impl FnOnce(&str) -> bool,
+        log: &Log,
+        outbox: &mut Outbox,
+        turn: &mut Turn,
+    ) {
+        let mut content = std::mem::take(&mut turn.content);
+        content.clear();
+        let (last, count) = poll::put_answer(&mut content, poll, log, &turn.limits);
+        let tag = format!("W/\"{last}{}\"", if poll.is_gap { "-gap" } else { "" });
+        let is_known = is_known(&tag);
+        let mut response = response.with("ETag", tag).with("Vary", "Accept, Origin");
+        if is_known {
+            response.status = 304;
+            self.put_head(&response, None, outbox, turn);
+        } else {
+            let response = response.with("Content-Type", "application/json");
+            self.put_head(&response, Some(content.len() as u64), outbox, turn);
+            if !self.is_head {
+                outbox.extend(&content);
+                turn.counters.delivered += count as u64;
+            }
+        }
+        turn.content = content;
     }
 
     /// Writes the head of an answer whose content of `length` bytes follows.

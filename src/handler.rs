@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::config::Publish;
-use crate::connection::Transport;
 use crate::error::{Error, PublishError, SendError, SubscribeError};
+use crate::event::Transport;
 use crate::http::{Peer, Request};
 use crate::hub::Hub;
 use crate::id::{After, ConnId, EntryId};

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clients::Clients;
-use crate::connection::LongPoll;
+use crate::config::{Config, Publish};
 use crate::error::{PublishError, SendError, SubscribeError};
 use crate::files::Files;
 use crate::http::{Refusal, Request};
@@ -18,11 +18,14 @@ use crate::id::{After, ConnId, EntryId};
 use crate::log::Log;
 use crate::message::Message;
 use crate::metrics::Reason;
-use crate::poll;
+use crate::poll::{self, LongPoll};
 use crate::response::Response;
 use crate::routes::{self, Answer, Poll, Reads, Rules};
 use crate::topic::TopicNumber;
 use crate::turn::Turn;
+
+/// Slots reserved at the start; beyond it the slab grows as clients come.
+const CLIENTS_RESERVED_MAX: usize = 1 << 20;
 
 /// See the head of this file.
 pub(crate) struct Hub {
@@ -52,6 +55,36 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
+    /// Nobody connected, nothing published. `run` is the Unix millisecond of the start.
+    pub(crate) fn new(
+        config: &Config,
+        files: Files,
+        on_loopback: Vec<bool>,
+        now: Instant,
+        run: u64,
+    ) -> Self {
+        // Behind a proxy, and that is what names are listed for, everyone comes from this machine.
+        let is_private = on_loopback.iter().all(|it| *it) && config.hosts.is_empty();
+        let publish = config.publish.unwrap_or(match is_private {
+            true => Publish::Anyone,
+            false => Publish::Nobody,
+        });
+        Self {
+            clients: Clients::new(config.limits.max_clients.min(CLIENTS_RESERVED_MAX)),
+            log: Log::new(run, config.limits.clone()),
+            turn: Turn::new(config),
+            rules: Rules::new(config, publish),
+            files,
+            on_loopback,
+            now,
+            wakes: BinaryHeap::new(),
+            wakes_made: 0,
+            drain: None,
+            is_draining: false,
+            is_stopped: false,
+        }
+    }
+
     /// Appends a message and has its readers visited.
     pub(crate) fn publish(
         &mut self,
@@ -59,17 +92,21 @@ impl Hub {
         message: Message<'_>,
         except: Option<ConnId>,
     ) -> Result<EntryId, PublishError> {
-        match self.log.append(topic, message, except, self.turn.now) {
-            Ok((number, id)) => {
-                self.turn.counters.published += 1;
-                self.clients.spread(number, &self.log);
-                Ok(id)
-            }
-            Err(error) => {
-                self.turn.counters.count_refused(reason_of(error));
-                Err(error)
-            }
-        }
+        self.append(topic, message, except).inspect_err(|error| {
+            self.turn.counters.count_refused(reason_of(*error));
+        })
+    }
+
+    fn append(
+        &mut self,
+        topic: &str,
+        message: Message<'_>,
+        except: Option<ConnId>,
+    ) -> Result<EntryId, PublishError> {
+        let (number, id) = self.log.append(topic, message, except, self.turn.now)?;
+        self.turn.counters.published += 1;
+        self.clients.spread(number);
+        Ok(id)
     }
 
     /// Whether something waits for the next turn that no event will announce.
@@ -276,7 +313,7 @@ impl Hub {
             Ok(text) if !is_octets => Message::Text(text),
             _ => Message::Binary(content),
         };
-        let id = self.publish(topic, message, None).map_err(refusal_of)?;
+        let id = self.append(topic, message, None).map_err(refusal_of)?;
         let readers = self.log.find(topic).map_or(0, |number| self.log.topic(number).readers());
         let mut json = format!("{{\"id\":\"{id}\",\"topic\":").into_bytes();
         crate::json::push_string(&mut json, topic);

@@ -27,24 +27,25 @@
 //! this one.
 //!
 //! ```text
-//! 11  server      THE LOOP: wait, note, read, time, obey, deliver, forget, accept
-//! 10  app         the handler beside the hub, and each call of it
-//!  9  handler     what an application writes, and what it may do
-//!  8  hub         clients, log, rules and files: what an answer is carried out on
-//!  7  clients     everyone connected, and who reads which topic
-//!  6  connection  one client's protocol as a state machine
-//!  5  live        a WebSocket's pings and closing handshake
-//!     routes      from a request to an answer          listeners   whom to accept
-//!  4  cursor      from the log to an outbox            outgoing    an outbox and its delay
-//!     head        a request head as it arrives         exchange    the writing of one answer
-//!     poll        entries as JSON                      event       what a connection tells
+//! 12  server      THE LOOP: wait, note, read, time, obey, deliver, forget, accept
+//! 11  app         the handler beside the hub, and each call of it
+//! 10  handler     what an application writes, and what it may do
+//!  9  hub         clients, log, rules and files: what an answer is carried out on
+//!  8  clients     everyone connected, and who reads which topic
+//!  7  connection  one client's protocol as a state machine
+//!  6  live        a WebSocket's pings and closing handshake
+//!     routes      from a request to an answer
+//!  5  event       what a connection tells           exchange   the writing of one answer
+//!     listeners   whom to accept
+//!  4  cursor      from the log to an outbox         outgoing   an outbox and its delay
+//!     head        a request head as it arrives      poll       entries as JSON
 //!     stream      TCP and unix sockets
-//!  3  log         everything published                 turn        what the loop lends
-//!     http        requests                             remote      the door for other threads
-//!  2  topic       the entries of one name              websocket   messages over frames
+//!  3  log         everything published              turn       what the loop lends
+//!     http        requests                          remote     the door for other threads
+//!  2  topic       the entries of one name           websocket  messages over frames
 //!     origin      who may ask
-//!  1  config      every setting and limit              outbox      bytes on their way out
-//!     response    answers as bytes                     files       from a path to a file
+//!  1  config      every setting and limit           outbox     bytes on their way out
+//!     response    answers as bytes                  files      from a path to a file
 //!     deadlines   who must be looked at by when
 //!  0  id  message  error  metrics  tick  json  input
 //! ```
@@ -95,8 +96,8 @@ mod websocket;
 pub use tungstenite::protocol::frame::coding::CloseCode;
 
 pub use crate::config::{Address, Config, LIMITS, Limit, Limits, Publish};
-pub use crate::connection::Transport;
 pub use crate::error::{Error, PublishError, RemoteError, SendError, SubscribeError};
+pub use crate::event::Transport;
 pub use crate::handler::{ClientInfo, Context, Handler};
 pub use crate::http::{Peer, Request};
 pub use crate::id::{After, BadEntryId, ConnId, EntryId};

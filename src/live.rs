@@ -172,6 +172,11 @@ impl Live {
         }
     }
 
+    /// Whether a pong waits to be sent.
+    pub(crate) fn owes_pong(&self) -> bool {
+        self.pong.is_some()
+    }
+
     /// Begins the closing handshake; false if it has begun already.
     pub(crate) fn close(
         &mut self,

@@ -3,7 +3,10 @@
 use std::fmt;
 
 macro_rules! words {
-    ($(#[$outer:meta])* $name:ident { $($(#[doc = $doc:literal])+ $case:ident => $word:literal,)+ }) => {
+    (
+        $(#[$outer:meta])*
+        $name:ident { $($(#[doc = $doc:literal])+ $case:ident => $word:literal,)+ }
+    ) => {
         $(#[$outer])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
@@ -185,8 +188,12 @@ impl Counters {
     }
 
     pub(crate) fn count_refused(&mut self, reason: Reason) {
+        self.add_refused(reason, 1);
+    }
+
+    pub(crate) fn add_refused(&mut self, reason: Reason, times: u64) {
         if let Some(count) = self.refused.get_mut(reason as usize) {
-            *count += 1;
+            *count += times;
         }
     }
 }

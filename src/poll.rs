@@ -26,6 +26,16 @@ pub(crate) struct Poll<'p> {
     pub is_gap: bool,
 }
 
+/// What a long poll is waiting with.
+#[derive(Debug)]
+pub(crate) struct LongPoll {
+    pub(crate) limit: usize,
+    pub(crate) is_gap: bool,
+    /// The `wait` to be confirmed by `Preference-Applied`.
+    pub(crate) preference: Option<u64>,
+    pub(crate) is_due: bool,
+}
+
 /// Writes the answer; returns its `last` and the number of messages in it.
 ///
 /// Bounds: `limit` messages, and `poll_bytes` unless a single message is longer.

@@ -1,7 +1,7 @@
 //! The one door for other threads: a bounded queue into the loop, and a bell.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use bytes::Bytes;
@@ -20,7 +20,9 @@ use crate::message::{Kind, Message};
 /// ```
 /// # use pousse::{Config, ConnId, Context, Handler, Message, Server};
 /// # struct Quiet;
-/// # impl Handler for Quiet { fn on_message(&mut self, _: ConnId, _: Message<'_>, _: &mut Context<'_>) {} }
+/// # impl Handler for Quiet {
+/// #     fn on_message(&mut self, _: ConnId, _: Message<'_>, _: &mut Context<'_>) {}
+/// # }
 /// # let mut config = Config::default();
 /// # config.listen = vec!["127.0.0.1:0".parse()?];
 /// let mut server = Server::bind(config, Quiet)?;
@@ -46,6 +48,8 @@ struct Bell {
     is_rung: AtomicBool,
     /// The server has ended.
     is_over: AtomicBool,
+    /// Commands that the queue had no room for, not yet counted by the loop.
+    refused: AtomicU64,
 }
 
 /// What another thread wants done.
@@ -118,7 +122,10 @@ impl Remote {
             return Err(RemoteError::Stopped);
         }
         self.commands.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => RemoteError::Full,
+            TrySendError::Full(_) => {
+                self.bell.refused.fetch_add(1, Ordering::Relaxed);
+                RemoteError::Full
+            }
             TrySendError::Disconnected(_) => RemoteError::Stopped,
         })?;
         if !self.bell.is_rung.swap(true, Ordering::AcqRel) {
@@ -140,12 +147,13 @@ impl Commands {
     /// A queue for `capacity` commands.
     pub(crate) fn new(capacity: usize, waker: Waker) -> Self {
         let (commands, queue) = sync_channel(capacity);
-        let bell = Arc::new(Bell {
+        let bell = Bell {
             waker,
             is_rung: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
-        });
-        Self { queue, remote: Remote { commands, bell } }
+            refused: AtomicU64::new(0),
+        };
+        Self { queue, remote: Remote { commands, bell: Arc::new(bell) } }
     }
 
     /// Another door to the same queue.
@@ -153,9 +161,10 @@ impl Commands {
         self.remote.clone()
     }
 
-    /// From here on a command rings again.
-    pub(crate) fn listen(&self) {
+    /// From here on a command rings again; returns how many were refused since the last time.
+    pub(crate) fn listen(&self) -> u64 {
         self.remote.bell.is_rung.store(false, Ordering::Release);
+        self.remote.bell.refused.swap(0, Ordering::Relaxed)
     }
 
     /// The server has ended: from here on commands are refused.

@@ -1,4 +1,5 @@
-//! HTTP/1.1 responses: what an answer consists of, and its head as bytes (RFC 9110 §15, RFC 9112 §4).
+//! HTTP/1.1 responses: what an answer consists of, and its head as bytes (RFC 9110 §15,
+//! RFC 9112 §4).
 
 use std::borrow::Cow;
 

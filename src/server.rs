@@ -14,9 +14,8 @@
 #![expect(clippy::disallowed_methods, reason = "the loop is where the clock is read")]
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::event::Source;
@@ -24,32 +23,31 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::app::App;
-use crate::clients::{Clients, token_of};
+use crate::clients::token_of;
 use crate::config::{Config, Publish};
-use crate::connection::Transport;
 use crate::deadlines::Deadlines;
 use crate::error::Error;
 use crate::event::Event;
+use crate::event::Transport;
 use crate::files::Files;
 use crate::handler::{Context, Handler};
 use crate::http::Peer;
 use crate::hub::Hub;
 use crate::id::ConnId;
 use crate::listeners::Listeners;
-use crate::log::Log;
 use crate::metrics::Reason;
 use crate::outbox::Flush;
 use crate::remote::{Commands, Remote};
-use crate::routes::Rules;
 use crate::stream::{Listener, Stream};
 use crate::tick::Tick;
-use crate::turn::Turn;
 
 /// A server: clients, log and loop around a [`Handler`]. It is `Send` if the handler is.
 pub struct Server<H> {
     app: App<H>,
     poll: Poll,
     events: Events,
+    /// Clients wait who cannot be accepted: there are `max_clients`.
+    is_full: bool,
     /// As many events came as fit: there may be more.
     had_more: bool,
     listeners: Listeners,
@@ -66,13 +64,9 @@ pub struct Server<H> {
     due: Vec<ConnId>,
     done: Vec<ConnId>,
     started: Instant,
-    drain: Option<Drain>,
+    /// The server is ending, and will have ended by then.
+    drain: Option<Instant>,
     has_ended: bool,
-}
-
-/// A server that is ending.
-struct Drain {
-    until: Instant,
 }
 
 /// What a visit to a client came to.
@@ -104,35 +98,14 @@ impl<H: Handler> Server<H> {
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Poll)?;
         let listeners = Listeners::bind(&config.listen, poll.registry(), LISTENERS_FROM)?;
         let on_loopback: Vec<bool> = listeners.iter().map(Listener::is_loopback).collect();
-        // Behind a proxy, and that is what names are listed for, everyone comes from this machine.
-        let is_private = on_loopback.iter().all(|it| *it) && config.hosts.is_empty();
-        let publish = config.publish.unwrap_or(match is_private {
-            true => Publish::Anyone,
-            false => Publish::Nobody,
-        });
         let started = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let run = u64::try_from(unix.as_millis()).unwrap_or(0);
         let limits = &config.limits;
         Ok(Self {
-            app: App {
-                handler,
-                hub: Hub {
-                    clients: Clients::new(limits.max_clients.min(1 << 20)),
-                    log: Log::new(run, limits.clone()),
-                    turn: Turn::new(&config),
-                    rules: Rules::new(&config, publish),
-                    files,
-                    on_loopback,
-                    now: started,
-                    wakes: BinaryHeap::new(),
-                    wakes_made: 0,
-                    drain: None,
-                    is_draining: false,
-                    is_stopped: false,
-                },
-            },
+            app: App { handler, hub: Hub::new(&config, files, on_loopback, started, run) },
             events: Events::with_capacity(EVENTS),
+            is_full: false,
             had_more: false,
             busy: Vec::new(),
             deadlines: Deadlines::default(),
@@ -184,11 +157,7 @@ impl<H: Handler> Server<H> {
     // 1
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
-        let rest = self.rest();
-        let timeout = match (timeout, rest) {
-            (Some(asked), Some(rest)) => Some(asked.min(rest)),
-            (asked, rest) => asked.or(rest),
-        };
+        let timeout = [timeout, self.rest()].into_iter().flatten().min();
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
@@ -217,9 +186,8 @@ impl<H: Handler> Server<H> {
         let tick = self.deadlines.soonest().min(hub.log.deadline());
         let tick = (tick != Tick::NEVER).then(|| self.started + tick.since_start());
         let wake = hub.wakes.peek().map(|Reverse((at, ..))| *at);
-        let drain = self.drain.as_ref().map(|drain| drain.until);
         let paused = self.listeners.paused_until();
-        let soonest = [tick, wake, drain, paused].into_iter().flatten().min()?;
+        let soonest = [tick, wake, self.drain, paused].into_iter().flatten().min()?;
         Some(soonest.saturating_duration_since(Instant::now()))
     }
 
@@ -375,7 +343,8 @@ impl<H: Handler> Server<H> {
     // 5
 
     fn obey(&mut self) {
-        self.commands.listen();
+        let refused = self.commands.listen();
+        self.app.hub.turn.counters.add_refused(Reason::Commands, refused);
         self.has_commands = true;
         // At most as many as the queue holds: whoever fills it faster waits for the next turn.
         for _ in 0..self.app.hub.turn.limits.commands {
@@ -396,7 +365,7 @@ impl<H: Handler> Server<H> {
     fn begin_drain(&mut self) {
         let Some(code) = self.app.hub.drain.filter(|_| self.drain.is_none()) else { return };
         self.app.hub.is_draining = true;
-        self.drain = Some(Drain { until: self.app.hub.now + self.app.hub.turn.limits.drain });
+        self.drain = Some(self.app.hub.now + self.app.hub.turn.limits.drain);
         let clients = self.app.hub.clients.len();
         log::info!("event=drain clients={clients} code={code}");
         self.listeners.close(self.poll.registry());
@@ -422,10 +391,10 @@ impl<H: Handler> Server<H> {
         self.app.hub.clients.give_back_touched(touched);
         self.spread();
         let hub = &mut self.app.hub;
-        hub.log.trim(hub.turn.now);
         if hub.clients.next_spreading().is_none() {
             hub.log.drop_encoded();
         }
+        hub.log.trim(hub.turn.now);
         hub.turn.counters.encoded = hub.log.encodings();
     }
 
@@ -436,6 +405,7 @@ impl<H: Handler> Server<H> {
         }
         let until = Instant::now() + self.app.hub.turn.limits.turn_time;
         while let Some(topic) = self.app.hub.clients.next_spreading() {
+            self.app.hub.clients.begin_slice(topic, &self.app.hub.log);
             for _ in 0..self.app.hub.turn.limits.turn_readers {
                 let Some(id) = self.app.hub.clients.next_reader(topic) else { break };
                 if self.visit(id) == Visit::Unfinished {
@@ -447,12 +417,16 @@ impl<H: Handler> Server<H> {
                 break;
             }
         }
+        self.app.hub.clients.end_rounds();
     }
 
     /// Fills and writes by turns, until one of the two has no more or the budget is spent.
     fn visit(&mut self, id: ConnId) -> Visit {
         let hub = &mut self.app.hub;
         let Some(client) = hub.clients.get_mut(id) else { return Visit::Done };
+        if client.spent_in == hub.turn.number {
+            return Visit::Unfinished;
+        }
         let before = hub.turn.counters.written_bytes;
         while client.is_writable {
             let more = client.connection.fill(&hub.log, &mut hub.turn);
@@ -460,14 +434,14 @@ impl<H: Handler> Server<H> {
                 hub.turn.counters.writes += 1;
             }
             match client.connection.write_to(&mut client.stream, &mut hub.turn) {
-                Ok(Flush::Drained) if !more => break,
+                Ok(Flush::Drained) if !more && !client.connection.owes_pong() => break,
                 Ok(Flush::Blocked) => client.is_writable = false,
                 Ok(Flush::Drained | Flush::Budget) => {
                     let written = hub.turn.counters.written_bytes - before;
                     if written >= hub.turn.limits.turn_write as u64 {
-                        // `touch` lasts until the next turn's step 6; `busy` brings that turn soon.
+                        // Whoever is touched now is visited in the next turn, which does not wait.
+                        client.spent_in = hub.turn.number;
                         hub.clients.touch(id);
-                        self.make_busy(id);
                         return Visit::Unfinished;
                     }
                 }
@@ -519,29 +493,11 @@ impl<H: Handler> Server<H> {
             let Some(mut client) = hub.clients.remove(id, &mut hub.log) else { continue };
             // Closing the descriptor would do, were it not for a copy of it in a child process.
             let _ = self.poll.registry().deregister(&mut client.stream);
-            let ending = client.connection.ending(Reason::Gone);
-            hub.turn.counters.count_closed(ending.why);
-            let level = match client.is_opened {
-                true => log::Level::Info,
-                false => log::Level::Debug,
-            };
-            log::log!(
-                level,
-                "event=closed client={id} peer={} transport={} code={} reason={} text={:?}",
-                client.connection.peer(),
-                client.connection.transport(),
-                ending.code,
-                ending.why,
-                ending.reason
-            );
-            if client.is_opened {
-                self.app.closed(id, ending.code, &ending.reason);
-            }
+            self.app.farewell(&client, Reason::Gone);
         }
         self.done = done;
-        let is_over = self.drain.as_ref().is_some_and(|drain| {
-            self.app.hub.clients.is_empty() || drain.until <= self.app.hub.now
-        });
+        let hub = &self.app.hub;
+        let is_over = self.drain.is_some_and(|until| hub.clients.is_empty() || until <= hub.now);
         if self.app.hub.is_stopped || is_over {
             self.end();
         }
@@ -557,11 +513,7 @@ impl<H: Handler> Server<H> {
         for id in self.app.hub.clients.ids() {
             let hub = &mut self.app.hub;
             let Some(client) = hub.clients.remove(id, &mut hub.log) else { continue };
-            let ending = client.connection.ending(Reason::Drain);
-            hub.turn.counters.count_closed(ending.why);
-            if client.is_opened {
-                self.app.closed(id, ending.code, &ending.reason);
-            }
+            self.app.farewell(&client, Reason::Drain);
         }
         self.commands.close();
         log::info!("event=ended {}", self.app.hub.turn.counters);
@@ -573,6 +525,7 @@ impl<H: Handler> Server<H> {
         if self.listeners.is_paused(self.app.hub.now) {
             return;
         }
+        self.note_full();
         for at in 0..self.listeners.len() {
             for _ in 0..self.app.hub.turn.limits.turn_accept {
                 if !self.may_accept() {
@@ -589,6 +542,16 @@ impl<H: Handler> Server<H> {
                 }
             }
         }
+    }
+
+    /// Says once that clients have to wait, and once more when it comes to that again.
+    fn note_full(&mut self) {
+        let is_full = self.listeners.is_any_ready() && !self.may_accept();
+        if is_full && !self.is_full {
+            self.app.hub.turn.counters.count_refused(Reason::MaxClients);
+            log::warn!("event=full clients={} reason=max-clients", self.app.hub.clients.len());
+        }
+        self.is_full = is_full;
     }
 
     fn may_accept(&self) -> bool {
@@ -655,11 +618,5 @@ impl<H> Server<H> {
 impl<H> AsFd for Server<H> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.poll.registry().as_fd()
-    }
-}
-
-impl<H> AsRawFd for Server<H> {
-    fn as_raw_fd(&self) -> RawFd {
-        self.poll.as_raw_fd()
     }
 }

@@ -19,6 +19,8 @@ const SPARE_MAX: usize = 64;
 pub struct Turn {
     /// The present moment.
     pub now: Tick,
+    /// Counts the turns.
+    pub(crate) number: u64,
     /// Every limit.
     pub limits: Limits,
     /// Every counter.
@@ -47,6 +49,7 @@ impl Turn {
     pub fn new(config: &Config) -> Self {
         Self {
             now: Tick(0),
+            number: 0,
             limits: config.limits.clone(),
             counters: Counters::default(),
             origins: config.origins.clone(),
@@ -61,6 +64,7 @@ impl Turn {
     /// Begins the next turn.
     pub fn begin(&mut self, now: Tick, unix_s: u64) {
         self.now = now;
+        self.number += 1;
         self.unix_s = unix_s;
         self.joined.clear();
     }

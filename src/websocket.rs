@@ -75,15 +75,16 @@ const CONTROL_BYTES_MAX: usize = 125;
 /// Space taken at once for a payload that is promised; more is taken as bytes arrive.
 const RESERVE_BYTES_MAX: usize = 16 * 1024;
 
-/// Control frames are counted over windows of this length.
-const CONTROLS_WINDOW: std::time::Duration = std::time::Duration::from_secs(5);
+/// Control frames are let pass at the rate of the limit in so many ticks: 5 seconds.
+const CONTROLS_TICKS: u64 = 50;
 
 /// The receiving side of one WebSocket.
 #[derive(Debug, Default)]
 pub struct WebSocket {
     partial: Option<Box<Partial>>,
-    controls: u32,
-    controls_until: Tick,
+    /// A leaky bucket: each control frame adds `CONTROLS_TICKS`, each tick takes the limit away.
+    controls: u64,
+    controls_at: Tick,
 }
 
 /// What has arrived of something unfinished.
@@ -225,12 +226,11 @@ impl WebSocket {
     }
 
     fn count_control(&mut self, limits: &Limits, now: Tick) -> Result<(), Fault> {
-        if now >= self.controls_until {
-            self.controls = 0;
-            self.controls_until = now.after(CONTROLS_WINDOW);
-        }
-        self.controls += 1;
-        match self.controls as usize > limits.controls {
+        let limit = limits.controls as u64;
+        let passed = u64::from(now.0.saturating_sub(self.controls_at.0));
+        self.controls_at = now;
+        self.controls = self.controls.saturating_sub(passed.saturating_mul(limit)) + CONTROLS_TICKS;
+        match self.controls > limit.saturating_mul(CONTROLS_TICKS) {
             true => Err(TOO_MANY_CONTROLS),
             false => Ok(()),
         }
@@ -640,15 +640,18 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_are_limited_over_five_seconds() {
+    fn control_frames_are_limited_in_five_seconds() {
         let limits = Limits { controls: 2, ..Limits::default() };
-        let mut websocket = WebSocket::default();
-        let mut receive = |now| {
-            let mut pong = masked(0x8a, b"");
-            websocket.receive(&mut pong.as_mut_slice(), &limits, Tick(now)).is_ok()
+        let receive = |ticks: [u32; 3]| {
+            let mut websocket = WebSocket::default();
+            ticks.map(|now| {
+                let mut pong = masked(0x8a, b"");
+                websocket.receive(&mut pong.as_mut_slice(), &limits, Tick(now)).is_ok()
+            })
         };
-        assert_eq!([0, 1, 2].map(&mut receive), [true, true, false]);
-        assert_eq!([60, 61, 62].map(&mut receive), [true, true, false]);
+        assert_eq!(receive([0, 1, 2]), [true, true, false]);
+        assert_eq!(receive([0, 0, 24]), [true, true, false]);
+        assert_eq!(receive([0, 0, 25]), [true, true, true], "one more in half the time");
     }
 
     #[test]

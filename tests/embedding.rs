@@ -5,7 +5,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -330,7 +330,7 @@ fn a_server_lives_in_somebody_elses_loop() {
         }
     });
     let mut poll = Poll::new().unwrap();
-    let descriptor = server.as_raw_fd();
+    let descriptor = server.as_fd().as_raw_fd();
     let mut source = SourceFd(&descriptor);
     poll.registry().register(&mut source, Token(0), Interest::READABLE).unwrap();
     let mut events = Events::with_capacity(8);

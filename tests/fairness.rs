@@ -7,7 +7,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use common::{
@@ -54,7 +54,7 @@ impl<H: Handler> Table<H> {
 
     /// Turns as a loop around it would, until nothing would wake that for some time.
     fn rest(&mut self) {
-        let descriptor = self.server.as_raw_fd();
+        let descriptor = self.server.as_fd().as_raw_fd();
         let mut poll = Poll::new().unwrap();
         let mut source = SourceFd(&descriptor);
         poll.registry().register(&mut source, mio::Token(0), Interest::READABLE).unwrap();

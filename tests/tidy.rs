@@ -1,0 +1,402 @@
+//! The house rules that a program can check, after TigerBeetle's `tidy.zig`.
+//!
+//! Each rule is a test; what breaks it is printed as `file:line`. Only text is read here: code is
+//! what stands before a file's tests and is no comment.
+
+#![expect(clippy::unwrap_used, reason = "a test that stops is a test that tells")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Who stands where (`docs/architecture.md`). A file imports from lower floors only.
+const FLOORS: &[&[&str]] = &[
+    &["error", "id", "input", "json", "message", "metrics", "tick"],
+    &["config", "deadlines", "files", "outbox", "response"],
+    &["origin", "topic", "websocket"],
+    &["http", "log", "remote", "turn"],
+    &["cursor", "head", "outgoing", "poll", "stream"],
+    &["event", "exchange", "listeners"],
+    &["live", "routes"],
+    &["connection"],
+    &["clients"],
+    &["hub"],
+    &["handler"],
+    &["app"],
+    &["server"],
+];
+
+/// Imports on one floor: the left may know the right, never the other way round.
+const NEIGHBOURS: &[(&str, &str, &str)] = &[];
+
+/// The program's own files: the library knows none of them.
+const PROGRAM: &[&str] = &["main", "flags", "logger"];
+
+/// Where sockets and the clock are. Everyone else is told.
+const KNOW_MIO: &[&str] = &["clients", "listeners", "remote", "server", "stream"];
+const KNOW_THE_CLOCK: &[&str] = &["server", "logger"];
+
+/// Lines of code in one file: over the first it is told, over the second it is a failure.
+const LINES_WISHED: usize = 400;
+const LINES_MAX: usize = 500;
+
+const COLUMNS_MAX: usize = 100;
+
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// The file's name without folder and ending.
+    fn name(&self) -> &str {
+        self.path.file_stem().unwrap().to_str().unwrap()
+    }
+
+    /// `file:line`, from the top of the project.
+    fn at(&self, line: usize) -> String {
+        let root = env!("CARGO_MANIFEST_DIR");
+        format!("{}:{line}", self.path.strip_prefix(root).unwrap().display())
+    }
+
+    /// All lines with their numbers.
+    fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.text.lines().enumerate().map(|(at, line)| (at + 1, line))
+    }
+
+    /// Lines of code: neither empty nor a comment, and before the tests.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.lines()
+            .take_while(|(_, line)| *line != "#[cfg(test)]")
+            .filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with("//"))
+    }
+
+    /// Where one of these texts stands in the code.
+    fn finds(&self, texts: &[&str]) -> Vec<String> {
+        let has = |line: &&str| texts.iter().any(|text| line.contains(text));
+        let found = self.code().filter(|(_, line)| has(line));
+        found.map(|(number, line)| format!("{}: {}", self.at(number), line.trim())).collect()
+    }
+
+    /// The files that the code imports from, with the line of each.
+    fn imports(&self) -> Vec<(usize, String)> {
+        let mut imports = Vec::new();
+        let code: Vec<(usize, &str)> = self.code().collect();
+        for (at, (number, line)) in code.iter().enumerate() {
+            for (start, _) in line.match_indices("crate::") {
+                // A list in braces may go on over some lines.
+                let rest = line.split_at(start + "crate::".len()).1.to_owned();
+                let rest = code.iter().skip(at + 1).fold(rest, |text, (_, line)| text + line);
+                let names: Vec<String> = match rest.strip_prefix('{') {
+                    Some(list) => first_words(list.split(['}', ';']).next().unwrap()),
+                    None => first_words(rest.split([';', ',', ' ']).next().unwrap()),
+                };
+                imports.extend(names.into_iter().map(|name| (*number, name)));
+            }
+        }
+        imports
+    }
+}
+
+/// The first word of each member of a list.
+fn first_words(list: &str) -> Vec<String> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    list.split(',')
+        .map(|member| member.trim().chars().take_while(|c| is_word(*c)).collect::<String>())
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// All Rust files beneath a folder.
+fn sources(folder: &str) -> Vec<Source> {
+    let mut folders = vec![root(folder)];
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                sources.push(Source { path, text });
+            }
+        }
+    }
+    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(!sources.is_empty(), "{folder} has no Rust files");
+    sources
+}
+
+/// The library's files: those with a floor.
+fn library() -> Vec<Source> {
+    let is_outside = |name: &str| name == "lib" || PROGRAM.contains(&name);
+    sources("src").into_iter().filter(|source| !is_outside(source.name())).collect()
+}
+
+/// Everything that is Rust.
+fn everything() -> impl Iterator<Item = Source> {
+    ["src", "tests", "examples"].into_iter().flat_map(sources)
+}
+
+fn floor_of(name: &str) -> Option<usize> {
+    FLOORS.iter().position(|floor| floor.contains(&name))
+}
+
+#[track_caller]
+fn none(broken: &[String]) {
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+#[test]
+fn every_file_begins_by_saying_what_it_is() {
+    let broken: Vec<String> = everything()
+        .filter(|source| !source.text.lines().next().is_some_and(|line| line.starts_with("//! ")))
+        .map(|source| format!("{}: a file begins with //! and a sentence", source.at(1)))
+        .collect();
+    none(&broken);
+}
+
+#[test]
+fn every_file_of_the_library_stands_on_one_floor() {
+    let files: Vec<Source> = library();
+    let mut broken: Vec<String> = files
+        .iter()
+        .filter(|source| FLOORS.concat().iter().filter(|name| **name == source.name()).count() != 1)
+        .map(|source| format!("{}: it has no floor, or two, in FLOORS", source.at(1)))
+        .collect();
+    let names: BTreeSet<&str> = files.iter().map(Source::name).collect();
+    for name in FLOORS.concat().into_iter().filter(|name| !names.contains(name)) {
+        broken.push(format!("src/{name}.rs: it stands in FLOORS and is not there"));
+    }
+    none(&broken);
+}
+
+#[test]
+fn a_file_imports_from_lower_floors_only() {
+    let mut broken = Vec::new();
+    for source in library() {
+        let name = source.name();
+        for (line, import) in source.imports() {
+            let is_neighbour =
+                NEIGHBOURS.iter().any(|(from, to, _)| (*from, *to) == (name, &import));
+            let is_lower = match (floor_of(name), floor_of(&import)) {
+                (Some(own), Some(other)) => other < own || (other == own && is_neighbour),
+                // What is no file is a name of lib.rs, the face that nothing imports from.
+                _ => false,
+            };
+            if !is_lower && import != name {
+                broken.push(format!("{}: {name} imports from {import}", source.at(line)));
+            }
+        }
+        for (line, text) in source.code().filter(|(_, text)| text.starts_with("use super::")) {
+            broken.push(format!("{}: {text}", source.at(line)));
+        }
+    }
+    none(&broken);
+}
+
+#[test]
+fn neighbours_on_a_floor_are_needed_and_go_one_way() {
+    let files = library();
+    let mut broken = Vec::new();
+    for (from, to, why) in NEIGHBOURS {
+        let source = files.iter().find(|source| source.name() == *from);
+        let is_used = source.is_some_and(|it| it.imports().iter().any(|(_, name)| name == to));
+        if !is_used || floor_of(from) != floor_of(to) {
+            broken.push(format!("src/{from}.rs: needs no leave to import {to} ({why})"));
+        }
+        // A way back, over however many others.
+        let mut reached = vec![*to];
+        let mut at = 0;
+        while let Some(&here) = reached.get(at) {
+            let next = NEIGHBOURS.iter().filter(|(left, ..)| *left == here).map(|(_, to, _)| *to);
+            let fresh: Vec<&str> = next.filter(|it| !reached.contains(it)).collect();
+            reached.extend(fresh);
+            at += 1;
+        }
+        if reached.contains(from) {
+            broken.push(format!("src/{from}.rs: {from} and {to} know each other"));
+        }
+    }
+    none(&broken);
+}
+
+#[test]
+fn the_library_knows_nothing_of_the_program() {
+    let mut broken = Vec::new();
+    for source in sources("src") {
+        let is_program = PROGRAM.contains(&source.name());
+        for (line, import) in source.imports() {
+            // Among the program's files what is no file is an item of main.rs.
+            let is_item = is_program && import.starts_with(char::is_uppercase);
+            let is_programs = is_item || PROGRAM.contains(&import.as_str());
+            if is_program != is_programs {
+                broken.push(format!("{}: {} imports {import}", source.at(line), source.name()));
+            }
+        }
+    }
+    none(&broken);
+}
+
+#[test]
+fn only_the_loop_and_what_it_turns_know_sockets() {
+    let others = sources("src").into_iter().filter(|source| !KNOW_MIO.contains(&source.name()));
+    let knows = |source: Source| {
+        let mut found = source.finds(&[" mio::", "(mio::", "<mio::", "&mio::", "std::net::Tcp"]);
+        found.extend(source.finds(&["os::unix::net"]));
+        found
+    };
+    none(&others.flat_map(knows).collect::<Vec<_>>());
+}
+
+#[test]
+fn only_the_loop_reads_the_clock() {
+    let clocks = ["Instant::now", "SystemTime::now", ".elapsed()", "thread::sleep"];
+    let others = sources("src").into_iter();
+    let others = others.filter(|source| !KNOW_THE_CLOCK.contains(&source.name()));
+    none(&others.flat_map(|source| source.finds(&clocks)).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_line_is_wider_than_a_hundred_columns() {
+    let mut broken = Vec::new();
+    for source in everything() {
+        for (number, line) in source.lines() {
+            let columns = line.chars().count();
+            if columns > COLUMNS_MAX {
+                broken.push(format!("{}: {columns} columns", source.at(number)));
+            }
+        }
+    }
+    none(&broken);
+}
+
+#[test]
+fn a_file_is_not_much_longer_than_four_hundred_lines_of_code() {
+    let mut broken = Vec::new();
+    for source in sources("src") {
+        let lines = source.code().count();
+        if lines > LINES_WISHED {
+            println!("{}: {lines} lines of code", source.at(1));
+        }
+        if lines > LINES_MAX {
+            broken.push(format!("{}: {lines} lines of code", source.at(1)));
+        }
+    }
+    none(&broken);
+}
+
+#[test]
+fn nothing_is_left_undone_or_passed_over() {
+    // In two parts, so that this file does not find itself.
+    let undone = ["todo", "unimplemented", "dbg"].map(|name| format!("{name}!"));
+    let ignored = ["ign", "ore"].concat();
+    let ignored = [format!("#[{ignored}"), format!(", {ignored} =")];
+    let mut broken = Vec::new();
+    for source in everything() {
+        for (number, line) in source.lines() {
+            if undone.iter().chain(&ignored).any(|text| line.contains(text.as_str())) {
+                broken.push(format!("{}: {}", source.at(number), line.trim()));
+            }
+        }
+    }
+    for source in sources("src").into_iter().chain(sources("examples")) {
+        broken.extend(source.finds(&["allow(dead_code", "allow(unused", "allow(warnings"]));
+    }
+    none(&broken);
+}
+
+#[test]
+fn the_server_does_not_panic_but_says_what_cannot_be() {
+    let mut broken = Vec::new();
+    for source in sources("src") {
+        broken.extend(source.finds(&[".unwrap()", ".unwrap_err()", "panic!(", ".expect_err("]));
+        // `expect` has its reason beside it, as a text, perhaps on the next line.
+        let code: Vec<(usize, &str)> = source.code().collect();
+        for (at, (number, line)) in code.iter().enumerate() {
+            let Some((_, after)) = line.split_once(".expect(") else { continue };
+            let next = code.get(at + 1).map_or("", |(_, line)| line.trim_start());
+            let reason = if after.is_empty() { next } else { after };
+            if !reason.starts_with('"') || reason.starts_with("\"\"") {
+                broken.push(format!("{}: {}", source.at(*number), line.trim()));
+            }
+        }
+    }
+    none(&broken);
+}
+
+#[test]
+fn every_limit_says_what_it_bounds() {
+    let broken: Vec<String> = pousse::LIMITS
+        .iter()
+        .filter(|limit| {
+            let meaning = limit.meaning.trim();
+            meaning.len() < 7 || !meaning.ends_with('.') || !meaning.starts_with(char::is_uppercase)
+        })
+        .map(|limit| format!("src/config.rs: {}: {:?}", limit.name, limit.meaning))
+        .collect();
+    none(&broken);
+}
+
+#[test]
+fn the_documentation_of_limits_has_every_limit_and_its_default() {
+    // Until it is written there is nothing to check.
+    let Ok(text) = fs::read_to_string(root("docs/limits.md")) else { return };
+    let defaults = pousse::Limits::default();
+    let mut broken = Vec::new();
+    for limit in pousse::LIMITS {
+        let name = format!("`{}`", limit.name);
+        let flag = format!("`--{}", limit.name);
+        let default = (limit.show)(&defaults);
+        let mut lines = text.lines().filter(|line| line.contains(&name) || line.contains(&flag));
+        if !lines.any(|line| line.contains(&default)) {
+            broken.push(format!("docs/limits.md: no line has {name} and its default {default}"));
+        }
+    }
+    none(&broken);
+}
+
+#[test]
+fn there_is_no_async_runtime_not_even_of_a_dependency() {
+    let is_runtime = |name: &str| {
+        let runtimes = ["tokio", "async-std", "futures", "smol", "async-executor", "glommio"];
+        runtimes.iter().any(|it| name == *it || name.starts_with(&format!("{it}-")))
+    };
+    let mut broken = Vec::new();
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        let text = fs::read_to_string(root(file)).unwrap();
+        for (at, line) in text.lines().enumerate() {
+            let (key, value) = line.split_once('=').unwrap_or((line, ""));
+            let name = if file == "Cargo.lock" { value } else { key };
+            if is_runtime(name.trim().trim_matches('"')) {
+                broken.push(format!("{file}:{}: {line}", at + 1));
+            }
+        }
+    }
+    none(&broken);
+}
+
+#[test]
+fn the_top_of_the_project_is_as_its_owner_wants_it() {
+    let wanted = ["Cargo.toml", "src", "tests", "examples", "docs", "Makefile", "README.md"];
+    let entries: BTreeSet<String> = fs::read_dir(root(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "target")
+        .collect();
+    let may_be =
+        |name: &str| name.starts_with('.') || name == "Cargo.lock" || name.starts_with("LICENSE");
+    let mut broken: Vec<String> = entries
+        .iter()
+        .filter(|name| !wanted.contains(&name.as_str()) && !may_be(name))
+        .map(|name| format!("{name}: it does not belong here"))
+        .collect();
+    for name in wanted.iter().filter(|name| !entries.contains(**name)) {
+        broken.push(format!("{name}: it is missing"));
+    }
+    none(&broken);
+}
