@@ -17,7 +17,7 @@ use crate::hub::Hub;
 use crate::id::ConnId;
 use crate::message::{Kind, Message};
 use crate::metrics::Reason;
-use crate::remote::Command;
+use crate::remote::{Command, Commands};
 use crate::routes;
 
 /// See the head of this file.
@@ -69,7 +69,7 @@ impl<H: Handler> App<H> {
             // A handler that panicked here leaves the request to be refused.
             None => return self.hub.fail_request(id),
             Some(Some(answer)) => Ok(answer),
-            Some(None) => routes::route(&request, &self.hub.rules, on_loopback),
+            Some(None) => routes::route(&request, &self.hub.rules),
         };
         match answer {
             Ok(answer) => {
@@ -125,8 +125,23 @@ impl<H: Handler> App<H> {
         }
     }
 
-    /// Does what another thread wants.
-    pub(crate) fn carry_out(&mut self, command: Command) {
+    /// Does what other threads want. True: some of it is left in the queue.
+    pub(crate) fn obey(&mut self, commands: &Commands) -> bool {
+        let refused = commands.listen();
+        self.hub.turn.counters.add_refused(Reason::Commands, refused);
+        // At most as many as the queue holds: whoever fills it faster waits for the next turn.
+        for _ in 0..self.hub.turn.limits.commands {
+            // While readers are behind, what is not taken makes the queue full.
+            if self.hub.log.is_behind() {
+                break;
+            }
+            let Some(command) = commands.next() else { return false };
+            self.carry_out(command);
+        }
+        true
+    }
+
+    fn carry_out(&mut self, command: Command) {
         let hub = &mut self.hub;
         match command {
             Command::Publish { topic, payload, kind } => {
@@ -153,13 +168,13 @@ impl<H: Handler> App<H> {
     /// the client came. `otherwise` is why, if the connection does not know.
     pub(crate) fn farewell(&mut self, client: &Client, otherwise: Reason) {
         let connection = &client.connection;
-        let (id, ending) = (connection.id(), connection.ending(otherwise));
+        let (id, ending) = (connection.id, connection.ending(otherwise));
         self.hub.turn.counters.count_closed(ending.why);
         let level = if client.is_opened { log::Level::Info } else { log::Level::Debug };
         log::log!(
             level,
             "event=closed client={id} peer={} transport={} code={} reason={} text={:?}",
-            connection.peer(),
+            connection.peer,
             connection.transport(),
             ending.code,
             ending.why,

@@ -139,18 +139,18 @@ impl Clients {
 
     /// The client of this name, if it has not left.
     pub(crate) fn get(&self, id: ConnId) -> Option<&Client> {
-        self.slots.get(id.index() as usize).filter(|client| client.connection.id() == id)
+        self.slots.get(id.index() as usize).filter(|client| client.connection.id == id)
     }
 
     /// The client of this name, if it has not left.
     pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Client> {
-        self.slots.get_mut(id.index() as usize).filter(|client| client.connection.id() == id)
+        self.slots.get_mut(id.index() as usize).filter(|client| client.connection.id == id)
     }
 
     /// The client whose stream is registered with this token.
     pub(crate) fn get_by_token(&mut self, token: Token) -> Option<&mut Client> {
         let client = self.slots.get_mut(index_of(token))?;
-        (token_of(client.connection.id()) == token).then_some(client)
+        (token_of(client.connection.id) == token).then_some(client)
     }
 
     /// All of them, in no order.
@@ -160,7 +160,7 @@ impl Clients {
 
     /// Their names, for a walk on which they change.
     pub(crate) fn ids(&self) -> Vec<ConnId> {
-        self.iter().map(|client| client.connection.id()).collect()
+        self.iter().map(|client| client.connection.id).collect()
     }
 
     pub(crate) fn remove(&mut self, id: ConnId, log: &mut Log) -> Option<Client> {
@@ -182,16 +182,15 @@ impl Clients {
         !self.touched.is_empty()
     }
 
-    /// Those to be visited. Give the list back empty.
+    /// Those to be visited.
     pub(crate) fn take_touched(&mut self) -> Vec<ConnId> {
         std::mem::take(&mut self.touched)
     }
 
-    pub(crate) fn give_back_touched(&mut self, mut list: Vec<ConnId>) {
-        list.clear();
-        if self.touched.is_empty() {
-            self.touched = list;
-        }
+    /// Those of the list who were not visited go first the next time.
+    pub(crate) fn give_back_touched(&mut self, mut rest: Vec<ConnId>) {
+        rest.append(&mut self.touched);
+        self.touched = rest;
     }
 
     // Who reads which topic.
@@ -321,7 +320,7 @@ impl Clients {
         let readers = self.readers.get_mut(number.0 as usize)?;
         readers.next = readers.next.min(readers.list.len()).checked_sub(1)?;
         let reader = readers.list.get(readers.next)?;
-        self.slots.get(reader.client as usize).map(|client| client.connection.id())
+        self.slots.get(reader.client as usize).map(|client| client.connection.id)
     }
 
     /// A reader of the topic was stopped by its budget: there will be another round.

@@ -82,8 +82,11 @@ impl Config {
             return wrong("this build serves no folders: it lacks the feature `files`");
         }
         for limit in LIMITS {
-            if limit.is_zero(&self.limits) && !limit.zero_allowed {
+            if (limit.is_zero)(&self.limits) && !limit.zero_allowed {
                 return wrong(&format!("limit {} cannot be 0", limit.name));
+            }
+            if !(limit.is_sane)(&self.limits) {
+                return wrong(&format!("limit {} cannot be over 100 years", limit.name));
             }
         }
         if self.limits.max_clients > u32::MAX as usize {
@@ -222,16 +225,12 @@ pub struct Limit {
     pub meaning: &'static str,
     /// Whether 0 makes sense.
     zero_allowed: bool,
+    is_zero: fn(&Limits) -> bool,
+    is_sane: fn(&Limits) -> bool,
     /// The value as a person writes it: `64KiB`, `25s`, `1000`.
     pub show: fn(&Limits) -> String,
     /// Sets it from such a text; the error says what form is wanted.
     pub set: fn(&mut Limits, &str) -> Result<(), String>,
-}
-
-impl Limit {
-    fn is_zero(&self, limits: &Limits) -> bool {
-        matches!((self.show)(limits).as_str(), "0" | "0s")
-    }
 }
 
 /// What a limit is counted in: parses and shows it.
@@ -241,6 +240,9 @@ mod unit {
     /// Things, by number.
     pub(super) mod count {
         pub(in super::super) type Value = usize;
+        pub(in super::super) fn is_sane(_: &Value) -> bool {
+            true
+        }
         pub(in super::super) fn show(value: &Value) -> String {
             value.to_string()
         }
@@ -254,7 +256,7 @@ mod unit {
 
     /// Bytes: `64KiB`, `1MiB`, `4096`.
     pub(super) mod bytes {
-        pub(in super::super) type Value = usize;
+        pub(in super::super) use super::count::{Value, is_sane};
         const UNITS: [(&str, usize); 7] = [
             ("GiB", 1 << 30),
             ("MiB", 1 << 20),
@@ -286,6 +288,10 @@ mod unit {
     pub(super) mod time {
         use super::Duration;
         pub(in super::super) type Value = Duration;
+        /// Past a hundred years the arithmetic of deadlines would have to be defended.
+        pub(in super::super) fn is_sane(value: &Value) -> bool {
+            *value <= Duration::from_secs(36_525 * 86_400)
+        }
         const UNITS: [(&str, u64); 5] =
             [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
         pub(in super::super) fn show(value: &Value) -> String {
@@ -306,8 +312,7 @@ mod unit {
                         .checked_mul(usize::try_from(unit).ok()?)
                 })
                 .map(|ms| Duration::from_millis(ms as u64))
-                // Past a hundred years the arithmetic of deadlines would have to be defended.
-                .filter(|time| *time <= Duration::from_secs(36_525 * 86_400))
+                .filter(is_sane)
                 .ok_or_else(|| "is a time such as 500ms, 25s, 10m or 1h".into())
         }
     }
@@ -346,6 +351,8 @@ macro_rules! limits {
                 has_flag: place!($place),
                 meaning: concat!($($doc),+),
                 zero_allowed: $zero,
+                is_zero: |limits| limits.$field == Default::default(),
+                is_sane: |limits| unit::$unit::is_sane(&limits.$field),
                 show: |limits| unit::$unit::show(&limits.$field),
                 set: |limits, text| {
                     limits.$field = unit::$unit::parse(text)?;
@@ -396,7 +403,7 @@ limits! {
     /// The longest `wait` of a long poll; a longer one asked for is shortened to it.
     wait_max: time = s(55), flag "wait-max", zero true;
     /// Bytes of messages in one poll's answer (at least one message); the rest comes with the next.
-    poll_bytes: bytes = 2 * MIB, limit "poll-bytes", zero false;
+    poll_bytes: bytes = 256 * KIB, limit "poll-bytes", zero false;
     /// Topics that one client may read. 400.
     subscriptions: count = 128, limit "subscriptions", zero false;
 

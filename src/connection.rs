@@ -21,7 +21,7 @@
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::cursor::{Cursor, TAKE_BYTES};
+use crate::cursor::Cursor;
 use crate::error::SendError;
 use crate::event::{Ending, Event, Transport};
 use crate::exchange::{Exchange, Upgrade};
@@ -34,7 +34,7 @@ use crate::live::{Heard, Live};
 use crate::log::Log;
 use crate::message::Message;
 use crate::metrics::Reason;
-use crate::outbox::Flush;
+use crate::outbox::{Flush, TAKE_BYTES};
 use crate::outgoing::Outgoing;
 use crate::poll::{LongPoll, Poll};
 use crate::response::Response;
@@ -45,8 +45,10 @@ use crate::websocket::{self, Fault};
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Connection {
-    id: ConnId,
-    peer: Peer,
+    /// Its name.
+    pub(crate) id: ConnId,
+    /// Who is at the other end.
+    pub(crate) peer: Peer,
     stage: Stage,
     /// What it reads, and how far it has come.
     pub(crate) cursor: Cursor,
@@ -56,7 +58,12 @@ pub struct Connection {
     ending: Option<Box<Ending>>,
     exchange: Exchange,
     requests: u32,
-    /// When the stage has lasted too long.
+    /// Requests that are looked at before it is somebody else's turn.
+    requests_left: u8,
+    /// The server is ending: the next answer is the last.
+    is_draining: bool,
+    /// When the stage has lasted too long. While bytes wait that end it, that is judged by their
+    /// progress, and this is set when they are written.
     until: Tick,
     transport: Transport,
     /// The peer's bytes have ended.
@@ -82,6 +89,9 @@ enum Stage {
     Done,
 }
 
+/// Requests of one client that are looked at in one turn: each may cost as much as its answer.
+const REQUESTS_PER_TURN: u8 = 16;
+
 impl Connection {
     /// A connection that has just been accepted.
     pub fn new(id: ConnId, peer: Peer, turn: &Turn) -> Self {
@@ -95,6 +105,8 @@ impl Connection {
             ending: None,
             exchange: Exchange::default(),
             requests: 0,
+            requests_left: REQUESTS_PER_TURN,
+            is_draining: false,
             until: turn.now.after(turn.limits.head_timeout),
             transport: Transport::Http,
             has_ended: false,
@@ -108,7 +120,9 @@ impl Connection {
     /// After [`Event::Request`] one of the answers below has to follow before the next call.
     pub fn receive<'s>(&mut self, input: &mut &'s mut [u8], turn: &mut Turn) -> Option<Event<'s>> {
         match self.stage {
-            Stage::Head(_) if !self.is_full(turn) => self.receive_head(input, turn),
+            Stage::Head(_) if !self.is_full(turn) && self.requests_left > 0 => {
+                self.receive_head(input, turn)
+            }
             Stage::Content(_) => self.receive_content(input),
             Stage::WebSocket(_) => self.receive_frames(input, turn),
             Stage::Head(_) | Stage::Deciding | Stage::LongPoll(_) | Stage::File(_) => {
@@ -168,7 +182,7 @@ impl Connection {
             }
             Stage::WebSocket(live) => {
                 if let Some(fault) = live.handle_timeout(&mut self.out, turn) {
-                    return Some(self.failed(fault, turn));
+                    return Some(self.failed(fault));
                 }
             }
             _ => {}
@@ -184,21 +198,15 @@ impl Connection {
         self.finish_exchange(turn);
     }
 
-    /// Answers with a problem, and ends the connection if its request cannot be read on.
-    pub(crate) fn refuse(&mut self, refusal: &Refusal, turn: &mut Turn) {
+    /// Answers with a problem. `is_last`: what stands behind the request cannot be told apart from
+    /// it, so the connection ends.
+    pub(crate) fn refuse(&mut self, refusal: &Refusal, is_last: bool, turn: &mut Turn) {
+        self.exchange.is_last |= is_last;
         turn.counters.count_refused(refusal.reason);
-        // What stands behind a request that was not read to its end cannot be told apart from it.
-        self.exchange.is_last |= !matches!(self.stage, Stage::Deciding);
         if self.exchange.is_last {
             self.ending_is(CloseCode::Status, "", refusal.reason);
         }
         self.respond(&refusal.response(), turn);
-    }
-
-    /// Answers a request whose content is not read with a problem; the connection ends.
-    pub(crate) fn refuse_content(&mut self, refusal: &Refusal, turn: &mut Turn) {
-        self.exchange.is_last = true;
-        self.refuse(refusal, turn);
     }
 
     /// Goes on to read the content of the request, which comes back as an event when it is whole.
@@ -276,12 +284,10 @@ impl Connection {
 
     /// Begins the closing handshake, or ends an HTTP connection once it is answered.
     pub fn close(&mut self, code: CloseCode, reason: &str, why: Reason, turn: &mut Turn) {
-        let waits = self.waiting_bytes() > 0;
         match &mut self.stage {
             Stage::WebSocket(live) => {
                 if live.close(code, reason, &mut self.out, turn) {
                     self.ending_is(code, websocket::clip(reason), why);
-                    self.until = turn.now.after(turn.limits.close_timeout);
                 }
             }
             Stage::LongPoll(poll) => {
@@ -289,13 +295,11 @@ impl Connection {
                 poll.is_due = true;
                 self.ending_is(code, reason, why);
             }
-            Stage::Head(None) if waits => {
-                self.end(why);
-                self.until = turn.now.after(turn.limits.close_timeout);
-            }
+            Stage::Head(None) if self.out.bytes() > 0 => self.end(why),
             Stage::Head(None) => self.abort(why),
             Stage::Head(_) | Stage::Content(_) | Stage::Deciding | Stage::File(_) => {
                 self.exchange.is_last = true;
+                self.is_draining = true;
                 self.ending_is(code, reason, why);
             }
             Stage::Leaving | Stage::Done => {}
@@ -339,7 +343,18 @@ impl Connection {
         sink: &mut impl std::io::Write,
         turn: &mut Turn,
     ) -> std::io::Result<Flush> {
-        self.out.write_to(sink, turn)
+        let result = self.out.write_to(sink, turn);
+        if let Ok(Flush::Drained) = result
+            && self.until == Tick::NEVER
+        {
+            self.until = match &self.stage {
+                Stage::Head(_) => turn.now.after(turn.limits.idle_timeout),
+                Stage::WebSocket(live) if live.is_open() => Tick::NEVER,
+                Stage::WebSocket(_) | Stage::Leaving => turn.now.after(turn.limits.close_timeout),
+                _ => Tick::NEVER,
+            };
+        }
+        result
     }
 
     // What the loop must know.
@@ -382,6 +397,11 @@ impl Connection {
     /// Whether bytes kept from before can be looked at now.
     pub fn has_kept(&self, turn: &Turn) -> bool {
         self.kept.is_some() && matches!(self.stage, Stage::Head(_)) && !self.is_full(turn)
+    }
+
+    /// A new turn: so many requests more can be looked at.
+    pub(crate) fn begin_turn(&mut self) {
+        self.requests_left = REQUESTS_PER_TURN;
     }
 
     /// These bytes.
@@ -433,16 +453,6 @@ impl Connection {
         self.ending.as_deref().cloned().unwrap_or_else(unknown)
     }
 
-    /// Who is at the other end.
-    pub fn peer(&self) -> Peer {
-        self.peer
-    }
-
-    /// Its name.
-    pub fn id(&self) -> ConnId {
-        self.id
-    }
-
     // Inside.
 
     /// So much waits that nothing more is taken from the peer.
@@ -469,7 +479,9 @@ impl Connection {
             Ok(Some(request)) => {
                 self.requests = self.requests.saturating_add(1);
                 self.exchange = Exchange::of(&request, turn);
-                self.exchange.is_last |= self.requests as usize >= turn.limits.requests;
+                self.requests_left -= 1;
+                self.exchange.is_last |=
+                    self.is_draining || self.requests as usize >= turn.limits.requests;
                 self.stage = Stage::Deciding;
                 self.until = Tick::NEVER;
                 Some(Event::Request(Box::new(request)))
@@ -482,11 +494,20 @@ impl Connection {
     }
 
     fn refuse_slow(&mut self, why: Reason, detail: &'static str, turn: &mut Turn) {
+        if self.is_full(turn) {
+            // It was not read: whose fault that is, `stall` decides.
+            self.until = turn.now.after(turn.limits.head_timeout);
+            return;
+        }
         self.refuse_unread(&Refusal::new(408, why, detail), turn);
     }
 
     /// Answers what is no request yet, and so nobody else hears of.
     fn refuse_unread(&mut self, refusal: &Refusal, turn: &mut Turn) {
+        if let Stage::Head(_) = self.stage {
+            // What is known of the request before says nothing of this one.
+            self.exchange = Exchange::default();
+        }
         log::info!(
             "event=refused client={} peer={} status={} reason={} detail={:?}",
             self.id,
@@ -495,7 +516,7 @@ impl Connection {
             refusal.reason,
             refusal.detail
         );
-        self.refuse(refusal, turn);
+        self.refuse(refusal, true, turn);
     }
 
     fn receive_content<'s>(&mut self, input: &mut &'s mut [u8]) -> Option<Event<'s>> {
@@ -526,23 +547,23 @@ impl Connection {
                 *input = &mut [];
                 // If we began to close, how it ended is known already.
                 self.ending_is(code, &reason, Reason::Done);
-                self.leave(turn);
+                self.leave();
                 // The handshake is complete: nothing of the peer's is left to be read away.
                 self.has_ended = true;
                 None
             }
             Heard::Failed(fault) => {
                 *input = &mut [];
-                let event = self.failed(fault, turn);
+                let event = self.failed(fault);
                 was_open.then_some(event)
             }
         }
     }
 
     /// The peer has been told of its fault.
-    fn failed(&mut self, fault: Fault, turn: &Turn) -> Event<'static> {
+    fn failed(&mut self, fault: Fault) -> Event<'static> {
         self.ending_is(fault.code, fault.text, fault.why);
-        self.leave(turn);
+        self.leave();
         Event::Fault(fault)
     }
 
@@ -552,7 +573,9 @@ impl Connection {
             Stage::WebSocket(live) if live.is_open() => {
                 let (code, reason) = live.cut(&mut self.out, turn);
                 self.ending_is(code, reason, Reason::Stall);
-                self.leave(turn);
+                self.leave();
+                // What it is told may never be written.
+                self.until = turn.now.after(turn.limits.close_timeout);
             }
             _ => self.abort(Reason::Stall),
         }
@@ -561,6 +584,10 @@ impl Connection {
     fn fill_websocket(&mut self, log: &Log, turn: &mut Turn) -> bool {
         if !self.cursor.is_behind(log) {
             return false;
+        }
+        if self.waiting_bytes() >= TAKE_BYTES {
+            // It has enough to take. The rest waits in the log, and is asked for once this is gone.
+            return true;
         }
         if let Some(behind) = self.cursor.gap(log) {
             let oldest = log.oldest(Some(behind));
@@ -574,19 +601,12 @@ impl Connection {
 
     fn fill_long_poll(&mut self, log: &Log, turn: &mut Turn) {
         let Stage::LongPoll(poll) = &self.stage else { return };
-        let is_gap = poll.is_gap || self.cursor.gap(log).is_some();
-        let has_news = self.cursor.is_behind(log);
-        if !(is_gap || has_news || poll.is_due) {
+        let is_gap = self.cursor.gap(log).is_some();
+        if !(poll.is_due || is_gap || self.cursor.is_behind(log)) {
             return;
         }
-        if is_gap && !poll.is_gap {
-            turn.counters.gaps += 1;
-        }
-        let mut response = Response::new(200).with("Cache-Control", "no-store");
-        if let Some(wait) = poll.preference {
-            response = response.with("Preference-Applied", format!("wait={wait}"));
-        }
-        let limit = poll.limit;
+        turn.counters.gaps += u64::from(is_gap);
+        let (response, limit) = (poll.response(), poll.limit);
         let places: Vec<_> = self.cursor.places().collect();
         self.stage = Stage::Deciding;
         let poll = Poll { places: &places, limit, is_gap };
@@ -594,26 +614,17 @@ impl Connection {
     }
 
     fn fill_file(&mut self, turn: &mut Turn) -> bool {
-        if self.waiting_bytes() >= TAKE_BYTES {
-            return true;
-        }
         let Stage::File(file) = &mut self.stage else { return false };
-        match file.next_piece(TAKE_BYTES) {
-            Ok(piece) => {
-                let more = file.remaining() > 0;
-                self.out.outbox(turn).push(piece);
-                if !more {
-                    self.finish_exchange(turn);
-                }
-                more
-            }
+        match self.out.take_from_file(file, turn) {
+            Ok(true) => return true,
+            Ok(false) => self.finish_exchange(turn),
             // The length is promised: an end before it must not look like one.
             Err(error) => {
                 log::warn!("event=file_failed client={} error={error}", self.id);
                 self.abort(Reason::File);
-                false
             }
         }
+        false
     }
 
     fn finish_exchange(&mut self, turn: &mut Turn) {
@@ -622,23 +633,22 @@ impl Connection {
                 true => Reason::Requests,
                 false => Reason::Done,
             });
-            self.until = turn.now.after(turn.limits.close_timeout);
         } else {
             self.stage = Stage::Head(None);
-            self.until = turn.now.after(turn.limits.idle_timeout);
+            self.until = Tick::NEVER;
         }
     }
 
-    /// All is said over HTTP. The deadline of the stage stays as the time left for leaving.
+    /// All is said over HTTP.
     fn end(&mut self, why: Reason) {
         self.ending_is(CloseCode::Status, "", why);
-        self.stage = Stage::Leaving;
         self.kept = None;
+        self.leave();
     }
 
-    fn leave(&mut self, turn: &Turn) {
+    fn leave(&mut self) {
         self.stage = Stage::Leaving;
-        self.until = turn.now.after(turn.limits.close_timeout);
+        self.until = Tick::NEVER;
     }
 
     /// Notes how it ended; what is known first is true.

@@ -9,7 +9,7 @@
 
 use crate::id::ConnId;
 use crate::log::Log;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, TAKE_BYTES};
 use crate::topic::TopicNumber;
 use crate::turn::Turn;
 
@@ -27,12 +27,10 @@ pub struct Reading {
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub struct Cursor {
-    /// One for each topic, in the order in which they were subscribed.
+    /// One for each topic, in the order in which they were subscribed, until one is given up: the
+    /// last takes its place.
     pub(crate) readings: Vec<Reading>,
 }
-
-/// So many bytes are taken from the log, or from a file, before they are offered to the socket.
-pub(crate) const TAKE_BYTES: usize = 64 * 1024;
 
 /// Up to this size several frames are copied into one piece that all readers share; above it each
 /// frame is a piece of the gathered write.

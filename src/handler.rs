@@ -168,7 +168,7 @@ impl Context<'_> {
     /// The list of clients: open WebSockets and waiting long polls.
     pub fn clients(&self) -> impl Iterator<Item = ConnId> {
         let listed = self.hub.clients.iter().filter(|client| client.is_listed());
-        listed.map(|client| client.connection.id())
+        listed.map(|client| client.connection.id)
     }
 
     /// What is known of a client in the list.
@@ -178,7 +178,7 @@ impl Context<'_> {
         let log = &self.hub.log;
         Some(ClientInfo {
             id: conn,
-            peer: client.connection.peer(),
+            peer: client.connection.peer,
             transport: client.connection.transport(),
             topics: readings().map(|it| log.topic(it.topic).name().clone()).collect(),
             lag: readings().map(|it| log.topic(it.topic).count_after(it.seen)).sum(),
@@ -186,7 +186,8 @@ impl Context<'_> {
         })
     }
 
-    /// The first topic that the client reads.
+    /// The first topic that the client reads: for a WebSocket that subscribes to no other, the
+    /// first of its URL.
     pub fn topic(&self, conn: ConnId) -> Option<Arc<str>> {
         let reading = self.hub.clients.get(conn)?.connection.cursor.readings.first()?;
         Some(self.hub.log.topic(reading.topic).name().clone())

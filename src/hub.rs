@@ -172,14 +172,23 @@ impl Hub {
                 Ok(())
             }
             Answer::Upgrade(reads) => return self.open(conn, request, &reads),
-            Answer::Poll(poll) => self.poll(conn, request, &poll),
-            Answer::Publish(topic) => self.publish_request(conn, request, &topic),
+            Answer::Poll(poll) => {
+                self.check_origin(conn, request).and_then(|()| self.poll(conn, request, &poll))
+            }
+            Answer::Publish(topic) => self
+                .check_origin(conn, request)
+                .and_then(|()| self.publish_request(conn, request, &topic)),
             Answer::File => self.send_file(conn, request),
         };
         if let Err(refusal) = result {
             self.refuse(conn, request, &refusal);
         }
         false
+    }
+
+    /// Messages are not for pages of foreign origins, whatever route led to them.
+    fn check_origin(&self, conn: ConnId, request: &Request) -> Result<(), Refusal> {
+        routes::check_origin(request, &self.rules, self.is_on_loopback(conn))
     }
 
     /// Answers with what is wrong, and says so in the log.
@@ -193,10 +202,7 @@ impl Hub {
             refusal.detail
         );
         if let Some(client) = self.clients.get_mut(conn) {
-            match request.is_whole() {
-                true => client.connection.refuse(refusal, &mut self.turn),
-                false => client.connection.refuse_content(refusal, &mut self.turn),
-            }
+            client.connection.refuse(refusal, !request.is_whole(), &mut self.turn);
         }
     }
 
@@ -205,7 +211,7 @@ impl Hub {
         let detail = "the handler of this request failed; the server's log says why";
         if let Some(client) = self.clients.get_mut(conn) {
             let refusal = Refusal::new(500, Reason::Panic, detail);
-            client.connection.refuse_content(&refusal, &mut self.turn);
+            client.connection.refuse(&refusal, true, &mut self.turn);
         }
     }
 
@@ -239,6 +245,9 @@ impl Hub {
                 self.close(conn, CloseCode::Again, &error.to_string(), Reason::MaxTopics);
             }
         }
+        if let Some(code) = self.drain {
+            self.close(conn, code, "", Reason::Drain);
+        }
         true
     }
 
@@ -258,17 +267,14 @@ impl Hub {
             }
         }
         self.turn.counters.gaps += u64::from(is_gap);
-        let may_wait = request.method() == "GET" && !has_news && !is_gap;
+        let may_wait = request.method() == "GET" && !has_news && !is_gap && self.drain.is_none();
         if let Some(wait) = poll.wait.filter(|wait| may_wait && !wait.is_zero()) {
             return self.begin_wait(conn, poll, wait);
         }
-        let mut response = match poll.wait {
-            Some(_) => Response::new(200).with("Cache-Control", "no-store"),
+        let response = match poll.wait {
+            Some(_) => long_poll(poll).response(),
             None => Response::new(200).with("Cache-Control", "private, no-cache"),
         };
-        if let Some(wait) = poll.wait.filter(|_| poll.is_preference) {
-            response = response.with("Preference-Applied", format!("wait={}", wait.as_secs()));
-        }
         let Some(client) = self.clients.get_mut(conn) else { return Ok(()) };
         let answer = poll::Poll { places: &places, limit: poll.limit, is_gap };
         let known = |tag: &str| poll.wait.is_none() && routes::has_tag(request, tag);
@@ -291,9 +297,7 @@ impl Hub {
             }
         }
         if let Some(client) = self.clients.get_mut(conn) {
-            let preference = poll.is_preference.then_some(wait.as_secs());
-            let poll = LongPoll { limit: poll.limit, is_gap: false, preference, is_due: false };
-            client.connection.wait(poll, wait, &self.turn);
+            client.connection.wait(long_poll(poll), wait, &self.turn);
         }
         Ok(())
     }
@@ -342,6 +346,12 @@ impl Hub {
         }
         Ok(())
     }
+}
+
+/// What a long poll waits with.
+fn long_poll(poll: &Poll) -> LongPoll {
+    let preference = poll.wait.filter(|_| poll.is_preference).map(|wait| wait.as_secs());
+    LongPoll { limit: poll.limit, preference, is_due: false }
 }
 
 /// The word under which a failed publish is counted.

@@ -29,6 +29,9 @@ struct Waiting {
 /// How long accepting pauses when the system has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Clients in a row who have left before they were accepted.
+const GONE_MAX: usize = 64;
+
 impl Listeners {
     /// Listens on all addresses; the token of the first is `first`, the others follow.
     ///
@@ -87,7 +90,7 @@ impl Listeners {
     /// The system had no descriptor or no memory. Accepting pauses; those who wait go on waiting.
     pub(crate) fn accept(&mut self, at: usize, now: Instant) -> io::Result<Option<(Stream, Peer)>> {
         let Some(it) = self.all.get_mut(at).filter(|it| it.is_ready) else { return Ok(None) };
-        loop {
+        for _ in 0..GONE_MAX {
             match it.listener.accept() {
                 Ok(client) => return Ok(Some(client)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -102,6 +105,8 @@ impl Listeners {
                 }
             }
         }
+        self.paused_until = Some(now + PAUSE);
+        Err(io::Error::other("one client after the other could not be accepted"))
     }
 
     /// Listens no longer.

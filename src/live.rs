@@ -117,10 +117,18 @@ impl Live {
 
     /// Pings, or notices that a pong or the rest of a message has not come.
     pub(crate) fn handle_timeout(&mut self, out: &mut Outgoing, turn: &mut Turn) -> Option<Fault> {
+        if self.is_closing {
+            return None;
+        }
         if self.frames.deadline() <= turn.now {
             return Some(self.fail(UNFINISHED, out, turn));
         }
         if self.ping > turn.now {
+            return None;
+        }
+        if self.awaits_pong && out.is_blocked() {
+            // The ping may not even have left. As long as bytes do, the peer lives.
+            self.ping = turn.now.after(turn.limits.pong_timeout);
             return None;
         }
         if self.awaits_pong {

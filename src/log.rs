@@ -12,7 +12,8 @@
 //!   A reader that could not take it then is behind, and will be told of the gap.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -218,11 +219,16 @@ impl Log {
 
     /// Entries of several topics above the places given, in the order of their ids.
     pub fn merge(&self, places: impl Iterator<Item = (TopicNumber, u64)>) -> Merge<'_> {
-        let heads = places.map(|(number, seen)| {
+        let mut merge = Merge { heads: Vec::new(), next: BinaryHeap::new() };
+        for (number, seen) in places {
             let topic = self.topic(number);
-            (topic, topic.index_after(seen))
-        });
-        Merge { heads: heads.filter(|(topic, at)| *at < topic.len()).collect() }
+            let at = topic.index_after(seen);
+            if let Some(entry) = topic.get(at) {
+                merge.next.push(Reverse((entry.seq, merge.heads.len())));
+                merge.heads.push((topic, at));
+            }
+        }
+        merge
     }
 
     /// The entry's envelope, made by `encode` when it is first needed.
@@ -355,8 +361,9 @@ impl Log {
     }
 
     fn drop_front(&mut self, number: TopicNumber) {
-        if let Some(bytes) = self.topic_mut(number).pop() {
-            self.bytes -= bytes + ENTRY_OVERHEAD_BYTES;
+        if let Some((frame_bytes, encoded_bytes)) = self.topic_mut(number).pop() {
+            self.bytes -= frame_bytes + ENTRY_OVERHEAD_BYTES;
+            self.encoded_bytes.set(self.encoded_bytes.get() - encoded_bytes);
             self.entries -= 1;
         }
     }
@@ -377,27 +384,23 @@ impl Log {
     }
 }
 
-/// See [`Log::merge`]. Each step looks at one entry of each topic.
+/// See [`Log::merge`]. A step takes time with the logarithm of the number of topics.
 pub struct Merge<'l> {
     heads: Vec<(&'l Topic, usize)>,
+    /// The next `seq` of each topic, and which of `heads` it is.
+    next: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
 impl<'l> Iterator for Merge<'l> {
     type Item = (&'l Topic, &'l Entry);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let entry_of = |&(topic, at): &(&'l Topic, usize)| topic.get(at);
-        let (index, entry) = self
-            .heads
-            .iter()
-            .enumerate()
-            .filter_map(|(index, head)| Some((index, entry_of(head)?)))
-            .min_by_key(|(_, entry)| entry.seq)?;
-        let head = self.heads.get_mut(index)?;
-        head.1 += 1;
-        let topic = head.0;
-        if head.1 == topic.len() {
-            self.heads.swap_remove(index);
+        let Reverse((_, index)) = self.next.pop()?;
+        let (topic, at) = self.heads.get_mut(index)?;
+        let entry = topic.get(*at)?;
+        *at += 1;
+        if let Some(following) = topic.get(*at) {
+            self.next.push(Reverse((following.seq, index)));
         }
         Some((topic, entry))
     }

@@ -73,6 +73,19 @@ pub(crate) fn is_own(origin: &str, host: &str, on_loopback: bool) -> bool {
         .is_some_and(|(scheme, it)| same_authority(it, host, usual_port(scheme), on_loopback))
 }
 
+/// The origin as a browser writes it (RFC 6454 §6.1): lower case, the usual port left out.
+pub(crate) fn canonical(origin: &str) -> String {
+    let origin = origin.to_ascii_lowercase();
+    let Some((scheme, authority)) = origin.split_once("://") else { return origin };
+    match Authority::parse(authority) {
+        None => "null".to_owned(),
+        Some(it) if it.port.is_none() || it.port == usual_port(scheme) => {
+            format!("{scheme}://{}", it.host)
+        }
+        Some(it) => format!("{scheme}://{}:{}", it.host, it.port.unwrap_or(0)),
+    }
+}
+
 fn usual_port(scheme: &str) -> Option<u16> {
     match () {
         () if scheme.eq_ignore_ascii_case("http") => Some(80),
@@ -140,6 +153,19 @@ mod tests {
             ("null", "https://example.org", false),
         ] {
             assert_eq!(is_same(a, b), same, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_listed_origin_is_told_as_browsers_write_it() {
+        for (origin, canonical) in [
+            ("https://Example.org:443", "https://example.org"),
+            ("http://example.org:8080", "http://example.org:8080"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("null", "null"),
+            ("file://", "null"),
+        ] {
+            assert_eq!(super::canonical(origin), canonical);
         }
     }
 

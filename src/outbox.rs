@@ -18,6 +18,9 @@ use bytes::Bytes;
 /// less than one more piece of it.
 const COPY_BYTES_MAX: usize = 512;
 
+/// So many bytes are taken from the log, or from a file, before they are offered to the socket.
+pub(crate) const TAKE_BYTES: usize = 64 * 1024;
+
 /// Pieces in one gathered write.
 const PIECES_MAX: usize = 32;
 
@@ -180,6 +183,9 @@ impl Outbox {
         if self.sent == self.tail.len() {
             self.tail.clear();
             self.sent = 0;
+        } else if self.sent > 0 {
+            // Else a socket that is never quite done would have the tail grow for ever.
+            self.seal();
         }
     }
 }
@@ -257,6 +263,17 @@ mod tests {
             let mut rest = socket(usize::MAX, usize::MAX);
             outbox.write_to(&mut rest, usize::MAX).unwrap();
             assert_eq!([first.got, rest.got].concat(), [&all[..], b"more"].concat(), "{room}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_is_freed_although_something_always_waits() {
+        let mut outbox = Outbox::default();
+        for _ in 0..10_000 {
+            outbox.extend(&[7; 100]);
+            outbox.write_to(&mut socket(usize::MAX, outbox.bytes() - 1), usize::MAX).unwrap();
+            let held: usize = outbox.chunks.iter().map(Bytes::len).sum();
+            assert!(outbox.bytes() == 1 && held + outbox.tail.len() <= 101);
         }
     }
 

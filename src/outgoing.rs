@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use crate::outbox::{Flush, Outbox};
+use crate::files::DiskFile;
+use crate::outbox::{Flush, Outbox, TAKE_BYTES};
 use crate::tick::Tick;
 use crate::turn::Turn;
 
@@ -44,6 +45,23 @@ impl Outgoing {
     /// The time is over and acted upon.
     pub(crate) fn forget_deadline(&mut self) {
         self.stall = Tick::NEVER;
+    }
+
+    /// Takes the next piece of a file, if little waits. True: there is more of it.
+    ///
+    /// # Errors
+    /// The file could not be read, or ended before its length.
+    pub(crate) fn take_from_file(
+        &mut self,
+        file: &mut DiskFile,
+        turn: &mut Turn,
+    ) -> io::Result<bool> {
+        if self.bytes() >= TAKE_BYTES {
+            return Ok(true);
+        }
+        let piece = file.next_piece(TAKE_BYTES)?;
+        self.outbox(turn).push(piece);
+        Ok(file.remaining() > 0)
     }
 
     /// Writes what waits, within the budget of a turn.

@@ -13,7 +13,7 @@ use crate::id::EntryId;
 use crate::json;
 use crate::log::Log;
 use crate::message::Kind;
-use crate::response::put_number;
+use crate::response::{Response, put_number};
 use crate::topic::{Entry, Topic, TopicNumber};
 
 /// What a poll asks for, and what is known of it.
@@ -30,10 +30,21 @@ pub(crate) struct Poll<'p> {
 #[derive(Debug)]
 pub(crate) struct LongPoll {
     pub(crate) limit: usize,
-    pub(crate) is_gap: bool,
     /// The `wait` to be confirmed by `Preference-Applied`.
     pub(crate) preference: Option<u64>,
+    /// The wait is over.
     pub(crate) is_due: bool,
+}
+
+impl LongPoll {
+    /// The answer, but for its content.
+    pub(crate) fn response(&self) -> Response {
+        let response = Response::new(200).with("Cache-Control", "no-store");
+        match self.preference {
+            Some(wait) => response.with("Preference-Applied", format!("wait={wait}")),
+            None => response,
+        }
+    }
 }
 
 /// Writes the answer; returns its `last` and the number of messages in it.

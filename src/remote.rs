@@ -163,7 +163,8 @@ impl Commands {
 
     /// From here on a command rings again; returns how many were refused since the last time.
     pub(crate) fn listen(&self) -> u64 {
-        self.remote.bell.is_rung.store(false, Ordering::Release);
+        // A swap: whoever gives a command after this finds the bell not rung, or is seen below.
+        self.remote.bell.is_rung.swap(false, Ordering::AcqRel);
         self.remote.bell.refused.swap(0, Ordering::Relaxed)
     }
 

@@ -139,11 +139,7 @@ pub(crate) fn admit(request: &Request, rules: &Rules, on_loopback: bool) -> Resu
 ///
 /// # Errors
 /// [`Refusal`], with a detail that says what to change.
-pub(crate) fn route(
-    request: &Request,
-    rules: &Rules,
-    on_loopback: bool,
-) -> Result<Answer, Refusal> {
+pub(crate) fn route(request: &Request, rules: &Rules) -> Result<Answer, Refusal> {
     let method = request.method();
     if !matches!(
         method,
@@ -156,7 +152,6 @@ pub(crate) fn route(
             Ok(Answer::Upgrade(Query::parse(request, rules.subscriptions)?.reads()))
         }
         (MESSAGES, "GET" | "HEAD") => {
-            check_origin(request, rules, on_loopback)?;
             Query::parse(request, rules.subscriptions)?.poll(request, rules).map(Answer::Poll)
         }
         (MESSAGES, "POST") => publish(request, rules),
@@ -221,7 +216,11 @@ pub(crate) fn has_tag(request: &Request, tag: &str) -> bool {
 }
 
 /// A page of another origin may not ask. Who sends no `Origin` is no page.
-fn check_origin(request: &Request, rules: &Rules, on_loopback: bool) -> Result<(), Refusal> {
+pub(crate) fn check_origin(
+    request: &Request,
+    rules: &Rules,
+    on_loopback: bool,
+) -> Result<(), Refusal> {
     let mut origins = request.raw_fields("origin");
     let passes = match (origins.next().map(str::from_utf8), origins.next()) {
         (None, _) => true,

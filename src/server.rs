@@ -214,7 +214,7 @@ impl<H: Handler> Server<H> {
                 continue;
             };
             client.is_read_closed |= event.is_read_closed();
-            let id = client.connection.id();
+            let id = client.connection.id;
             if event.is_readable() || event.is_error() || event.is_read_closed() {
                 client.is_readable = true;
                 if !client.is_busy {
@@ -239,11 +239,11 @@ impl<H: Handler> Server<H> {
         let until = Instant::now() + self.app.hub.turn.limits.turn_time;
         let mut reached = 0;
         for &id in &busy {
-            if reached % 16 == 15 && Instant::now() >= until {
-                break;
-            }
             reached += 1;
             self.read_client(id, &mut scratch);
+            if Instant::now() >= until {
+                break;
+            }
         }
         busy.drain(..reached);
         busy.append(&mut self.busy);
@@ -260,6 +260,7 @@ impl<H: Handler> Server<H> {
     fn read_client(&mut self, id: ConnId, scratch: &mut [u8]) {
         let Some(client) = self.app.hub.clients.get_mut(id) else { return };
         client.is_busy = false;
+        client.connection.begin_turn();
         if client.is_publisher && self.app.hub.log.is_behind() {
             return self.make_busy(id);
         }
@@ -343,21 +344,7 @@ impl<H: Handler> Server<H> {
     // 5
 
     fn obey(&mut self) {
-        let refused = self.commands.listen();
-        self.app.hub.turn.counters.add_refused(Reason::Commands, refused);
-        self.has_commands = true;
-        // At most as many as the queue holds: whoever fills it faster waits for the next turn.
-        for _ in 0..self.app.hub.turn.limits.commands {
-            // While readers are behind, what is not taken makes the queue full.
-            if self.app.hub.log.is_behind() {
-                break;
-            }
-            let Some(command) = self.commands.next() else {
-                self.has_commands = false;
-                break;
-            };
-            self.app.carry_out(command);
-        }
+        self.has_commands = self.app.obey(&self.commands);
         self.begin_drain();
     }
 
@@ -381,15 +368,23 @@ impl<H: Handler> Server<H> {
     // 6
 
     fn deliver(&mut self) {
-        let touched = self.app.hub.clients.take_touched();
+        let mut touched = self.app.hub.clients.take_touched();
+        let until = Instant::now() + self.app.hub.turn.limits.turn_time;
+        let mut visited = 0;
         for &id in &touched {
+            visited += 1;
             if let Some(client) = self.app.hub.clients.get_mut(id) {
                 client.is_touched = false;
             }
             self.visit(id);
+            if visited % 16 == 0 && Instant::now() >= until {
+                break;
+            }
         }
+        touched.drain(..visited);
         self.app.hub.clients.give_back_touched(touched);
         self.spread();
+        self.app.hub.turn.end_delivery();
         let hub = &mut self.app.hub;
         if hub.clients.next_spreading().is_none() {
             hub.log.drop_encoded();
@@ -525,7 +520,6 @@ impl<H: Handler> Server<H> {
         if self.listeners.is_paused(self.app.hub.now) {
             return;
         }
-        self.note_full();
         for at in 0..self.listeners.len() {
             for _ in 0..self.app.hub.turn.limits.turn_accept {
                 if !self.may_accept() {
@@ -542,6 +536,7 @@ impl<H: Handler> Server<H> {
                 }
             }
         }
+        self.note_full();
     }
 
     /// Says once that clients have to wait, and once more when it comes to that again.
@@ -595,6 +590,9 @@ impl<H> Server<H> {
 
     /// What a handler has, for use before and between turns.
     pub fn context(&mut self) -> Context<'_> {
+        // The turn before may be long ago.
+        self.app.hub.now = Instant::now();
+        self.app.hub.turn.now = Tick::at(self.app.hub.now - self.started);
         Context { hub: &mut self.app.hub }
     }
 

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use mio::event::Source;
@@ -91,7 +91,15 @@ pub(crate) enum Listener {
     /// TCP.
     Tcp(TcpListener),
     /// A unix socket, whose file is removed with it.
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a unix socket, told from another of the same name by what it was when it was made.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
 }
 
 impl Listener {
@@ -103,7 +111,7 @@ impl Listener {
         let bound = match address {
             Address::Tcp { host, port } => bind_tcp(host, *port).map(Listener::Tcp),
             Address::Unix(path) => {
-                bind_unix(path).map(|listener| Listener::Unix(listener, path.clone()))
+                bind_unix(path).map(|(listener, file)| Listener::Unix(listener, file))
             }
         };
         bound.map_err(|source| Error::Bind { address: address.to_string(), source })
@@ -142,7 +150,7 @@ impl Listener {
                 Ok(address) => format!("http://{address}"),
                 Err(error) => error.to_string(),
             },
-            Listener::Unix(_, path) => format!("unix:{}", path.display()),
+            Listener::Unix(_, file) => format!("unix:{}", file.path.display()),
         }
     }
 
@@ -166,7 +174,10 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix(_, path) = self {
+        if let Listener::Unix(_, SocketFile { path, device, inode }) = self
+            && fs::symlink_metadata(&*path)
+                .is_ok_and(|it| (it.dev(), it.ino()) == (*device, *inode))
+        {
             // Best effort: a file that stays is replaced by the next start.
             let _ = fs::remove_file(path);
         }
@@ -190,7 +201,7 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
 }
 
 /// A dead socket file is replaced, a live one is not stolen, and what is no socket is not touched.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
             // Nonblocking: one whose queue is full says `WouldBlock`, and is alive.
@@ -207,5 +218,6 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
+    let made = fs::symlink_metadata(path)?;
+    Ok((listener, SocketFile { path: path.into(), device: made.dev(), inode: made.ino() }))
 }

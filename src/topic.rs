@@ -107,12 +107,13 @@ impl Topic {
         bytes
     }
 
-    /// Drops the oldest entry and raises the floor to it; returns the bytes that it took.
-    pub(crate) fn pop(&mut self) -> Option<usize> {
+    /// Drops the oldest entry and raises the floor to it; returns the bytes that its frame and its
+    /// encoded form took.
+    pub(crate) fn pop(&mut self) -> Option<(usize, usize)> {
         let entry = self.entries.pop_front()?;
         self.floor = entry.seq;
         self.bytes -= entry.frame.len();
-        Some(entry.frame.len())
+        Some((entry.frame.len(), entry.envelope.get().map_or(0, Bytes::len)))
     }
 
     /// Forgets the encoded form of an entry.

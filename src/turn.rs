@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::config::{Config, Limits};
 use crate::metrics::Counters;
+use crate::origin;
 use crate::outbox::Outbox;
 use crate::response::{self, DATE_BYTES};
 use crate::tick::Tick;
@@ -14,6 +15,9 @@ use crate::topic::TopicNumber;
 
 /// Outboxes kept for lending. More are made, and freed, when more clients have bytes waiting.
 const SPARE_MAX: usize = 64;
+
+/// Pieces remembered for the next reader at the same place.
+const JOINED_MAX: usize = 8;
 
 /// See the head of this file.
 pub struct Turn {
@@ -25,7 +29,7 @@ pub struct Turn {
     pub limits: Limits,
     /// Every counter.
     pub counters: Counters,
-    /// Origins beside the server's own, as configured.
+    /// Origins beside the server's own, as browsers write them.
     pub origins: Vec<String>,
     /// Room for a content that is put together before its length can be written.
     pub(crate) content: Vec<u8>,
@@ -52,7 +56,7 @@ impl Turn {
             number: 0,
             limits: config.limits.clone(),
             counters: Counters::default(),
-            origins: config.origins.clone(),
+            origins: config.origins.iter().map(|it| origin::canonical(it)).collect(),
             content: Vec::new(),
             unix_s: 0,
             date: (u64::MAX, [0; DATE_BYTES]),
@@ -66,6 +70,10 @@ impl Turn {
         self.now = now;
         self.number += 1;
         self.unix_s = unix_s;
+    }
+
+    /// Ends the delivery of a turn: what was joined for it is not kept over a sleep.
+    pub(crate) fn end_delivery(&mut self) {
         self.joined.clear();
     }
 
@@ -101,13 +109,16 @@ impl Turn {
     ) -> Bytes {
         let is_same = |it: &&Joined| it.topic == topic && it.first == first && it.last == last;
         // The readers of one place come one after the other: the newest piece is the likely one.
-        if let Some(joined) = self.joined.iter().rev().take(8).find(is_same) {
+        if let Some(joined) = self.joined.iter().rev().find(is_same) {
             return joined.bytes.clone();
         }
         let mut bytes = Vec::new();
         frames.for_each(|frame| bytes.extend_from_slice(frame));
         let bytes = Bytes::from(bytes);
         self.counters.joined += 1;
+        if self.joined.len() >= JOINED_MAX {
+            self.joined.remove(0);
+        }
         self.joined.push(Joined { topic, first, last, bytes: bytes.clone() });
         bytes
     }

@@ -454,8 +454,10 @@ pub(crate) fn put_control(out: &mut Vec<u8>, control: Control, payload: &[u8]) {
 /// The length of the frame of ours at the beginning of `bytes`, header included.
 pub(crate) fn frame_bytes(bytes: &[u8]) -> Option<usize> {
     let mut cursor = Cursor::new(bytes);
-    let (_, length) = FrameHeader::parse(&mut cursor).ok()??;
-    usize::try_from(cursor.position() + length).ok()
+    let (header, length) = FrameHeader::parse(&mut cursor).ok()??;
+    // An answer of HTTP that was not sent yet is none.
+    let is_ours = header.mask.is_none() && !(header.rsv1 || header.rsv2 || header.rsv3);
+    usize::try_from(cursor.position().checked_add(length)?).ok().filter(|_| is_ours)
 }
 
 #[cfg(test)]

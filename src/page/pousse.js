@@ -100,7 +100,7 @@ class Connection extends EventTarget {
         this.#behind = true;
       } else {
         if (!seen) this.#unsure = false; // none counted, none kept: the place is exact again
-        [this.last, this.#seen] = [answer.last, seen - Math.max(messages.length, counted)];
+        [this.last, this.#seen] = [answer.last, seen - messages.length];
       }
       return answer.readers;
     } catch {

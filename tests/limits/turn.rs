@@ -133,8 +133,8 @@ pub(crate) fn a_step_of_a_turn_goes_on_for_its_time_and_those_not_reached_go_fir
     assert_eq!(given(5, 2, Duration::from_secs(60)), [5], "slice after slice while there is time");
 
     const CLIENTS: u64 = 40;
-    for (time, turns) in [(Duration::from_secs(60), 1), (Duration::from_millis(1), 3)] {
-        // Each message takes a tenth of the shorter time, and after fifteen it is looked at.
+    for (time, turns) in [(Duration::from_secs(60), 1), (Duration::from_millis(1), 4)] {
+        // Each message takes a tenth of the shorter time, and after each it is looked at.
         let work = |_: ConnId, _: Message<'_>, _: &mut Context<'_>| {
             let before = now();
             while now() - before < Duration::from_micros(100) {}
@@ -144,8 +144,8 @@ pub(crate) fn a_step_of_a_turn_goes_on_for_its_time_and_those_not_reached_go_fir
         let reads = server.context().counters().reads;
         peers.iter_mut().for_each(|peer| peer.says(frame(0x81, b"x")));
         let received = turns_until(&mut server, |now| now.received == CLIENTS, |now| now.received);
-        assert_eq!(received.len(), turns, "{received:?}");
-        assert!(turns == 1 || received.iter().all(|count| *count <= 16), "{received:?}");
+        assert!(received.len() == turns || turns > 1 && received.len() > turns, "{received:?}");
+        assert!(turns == 1 || received.iter().all(|count| *count <= 10), "{received:?}");
         let reads = server.context().counters().reads - reads;
         assert_eq!(reads, CLIENTS, "nobody was read twice before all had their turn");
     }
