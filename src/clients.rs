@@ -10,7 +10,6 @@ use mio::Token;
 use slab::Slab;
 
 use crate::connection::Connection;
-use crate::cursor::Reading;
 use crate::error::PublishError;
 use crate::event::Transport;
 use crate::http::Peer;
@@ -225,8 +224,7 @@ impl Clients {
         let reading = u32::try_from(client.connection.cursor.readings.len()).unwrap_or(u32::MAX);
         let place = u32::try_from(readers.list.len()).unwrap_or(u32::MAX);
         readers.list.push(Reader { client: id.index(), reading });
-        client.connection.cursor.readings.reserve_exact(1);
-        client.connection.cursor.readings.push(Reading { topic: number, seen, place });
+        client.connection.cursor.read(number, seen, place);
         self.touch(id);
         Ok(true)
     }

@@ -367,6 +367,9 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// So many bytes are taken from the log, or from a file, before they are offered to the socket.
+pub(crate) const TAKE_BYTES: usize = 64 * KIB;
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -444,6 +447,20 @@ limits! {
 }
 
 impl Limits {
+    /// The most memory that clients and history can take, should every client be at every limit.
+    ///
+    /// A client: its own 512 bytes; an unfinished message, with up to twice its length reserved;
+    /// what waits for it, which may pass `outbox_soft` by one answer or 64 KiB from the log, or
+    /// `outbox` by one message.
+    pub fn memory_bytes_max(&self) -> usize {
+        let answer = self.poll_bytes.max(TAKE_BYTES).saturating_add(self.max_message);
+        let waiting = self.outbox_soft.saturating_add(answer);
+        let waiting = waiting.max(self.outbox.saturating_add(self.max_message));
+        let client = [512, self.head_bytes, 2 * self.max_message, waiting];
+        let client = client.into_iter().fold(0, usize::saturating_add);
+        self.max_clients.saturating_mul(client).saturating_add(self.history_total)
+    }
+
     /// The line of the table with this name.
     pub fn find(name: &str) -> Option<&'static Limit> {
         LIMITS.iter().find(|limit| limit.name == name)

@@ -34,7 +34,7 @@ use crate::live::{Heard, Live};
 use crate::log::Log;
 use crate::message::Message;
 use crate::metrics::Reason;
-use crate::outbox::{Flush, TAKE_BYTES};
+use crate::outbox::Flush;
 use crate::outgoing::Outgoing;
 use crate::poll::{LongPoll, Poll};
 use crate::response::Response;
@@ -51,7 +51,7 @@ pub struct Connection {
     pub(crate) peer: Peer,
     stage: Stage,
     /// What it reads, and how far it has come.
-    pub(crate) cursor: Cursor,
+    pub cursor: Cursor,
     out: Outgoing,
     /// Bytes behind a request that is not answered yet.
     kept: Option<Box<[u8]>>,
@@ -585,7 +585,7 @@ impl Connection {
         if !self.cursor.is_behind(log) {
             return false;
         }
-        if self.waiting_bytes() >= TAKE_BYTES {
+        if self.out.has_enough() {
             // It has enough to take. The rest waits in the log, and is asked for once this is gone.
             return true;
         }

@@ -7,9 +7,10 @@
 //! Invariant: entries leave in the order of their ids, whatever topics they are of, as long as all
 //! topics are at the same place; one subscribed later from an older place catches up first.
 
+use crate::config::TAKE_BYTES;
 use crate::id::ConnId;
 use crate::log::Log;
-use crate::outbox::{Outbox, TAKE_BYTES};
+use crate::outbox::Outbox;
 use crate::topic::TopicNumber;
 use crate::turn::Turn;
 
@@ -37,6 +38,13 @@ pub struct Cursor {
 const JOIN_BYTES_MAX: usize = 16 * 1024;
 
 impl Cursor {
+    /// Reads one more topic from `seen` on; `place` is where the topic's list of readers has it.
+    pub fn read(&mut self, topic: TopicNumber, seen: u64, place: u32) {
+        // Most clients read one topic: room for just that.
+        self.readings.reserve_exact(1);
+        self.readings.push(Reading { topic, seen, place });
+    }
+
     /// Whether there is an entry, or the gap that one has left, above its place.
     pub fn is_behind(&self, log: &Log) -> bool {
         self.readings.iter().any(|it| it.seen < log.topic(it.topic).last())

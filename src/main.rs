@@ -135,6 +135,7 @@ fn serve(settings: Settings) -> Result<ExitCode, Refusal> {
     // Shared because two need it: this function to hand it to the loop, the handler to read it.
     let signals = Rc::new(RefCell::new(signals));
     let daemon = Daemon { signals: Rc::clone(&signals), is_draining: false };
+    let limits = settings.config.limits.clone();
     let mut server = Server::bind(settings.config, daemon)?;
     server
         .watch(&mut *signals.borrow_mut(), SIGNALS)
@@ -152,6 +153,12 @@ fn serve(settings: Settings) -> Result<ExitCode, Refusal> {
         Publish::Nobody => ("nobody", "to let everyone publish who can connect: --publish anyone"),
     };
     log::info!("event=publish rule={rule} hint={hint:?}");
+    let mib = limits.memory_bytes_max() >> 20;
+    log::info!(
+        "event=limits max-clients={} memory-at-worst={mib}MiB hint=\"{}\"",
+        limits.max_clients,
+        "were every client at every limit; docs/limits.md says how it adds up"
+    );
 
     match server.run() {
         Ok(()) => Ok(ExitCode::SUCCESS),

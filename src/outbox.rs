@@ -18,9 +18,6 @@ use bytes::Bytes;
 /// less than one more piece of it.
 const COPY_BYTES_MAX: usize = 512;
 
-/// So many bytes are taken from the log, or from a file, before they are offered to the socket.
-pub(crate) const TAKE_BYTES: usize = 64 * 1024;
-
 /// Pieces in one gathered write.
 const PIECES_MAX: usize = 32;
 

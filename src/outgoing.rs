@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
+use crate::config::TAKE_BYTES;
 use crate::files::DiskFile;
-use crate::outbox::{Flush, Outbox, TAKE_BYTES};
+use crate::outbox::{Flush, Outbox};
 use crate::tick::Tick;
 use crate::turn::Turn;
 
@@ -32,6 +33,11 @@ impl Outgoing {
         self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
     }
 
+    /// Whether the socket has enough to take: what else there is can wait where it is.
+    pub(crate) fn has_enough(&self) -> bool {
+        self.bytes() >= TAKE_BYTES
+    }
+
     /// Whether the socket did not take all that it was offered last.
     pub(crate) fn is_blocked(&self) -> bool {
         self.stall != Tick::NEVER
@@ -56,7 +62,7 @@ impl Outgoing {
         file: &mut DiskFile,
         turn: &mut Turn,
     ) -> io::Result<bool> {
-        if self.bytes() >= TAKE_BYTES {
+        if self.has_enough() {
             return Ok(true);
         }
         let piece = file.next_piece(TAKE_BYTES)?;

@@ -173,6 +173,24 @@ fn chopped(
     whole
 }
 
+/// Takes bytes up to so many in all, and then none.
+struct Socket(Vec<u8>, usize);
+
+impl std::io::Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let taken = bytes.len().min(self.1 - self.0.len());
+        if taken == 0 {
+            return Err(std::io::ErrorKind::WouldBlock.into());
+        }
+        self.0.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_order_and_none_is_lost() {
     let post = "POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\nBonjour";
@@ -387,21 +405,6 @@ fn our_close_is_answered_or_the_time_for_it_passes() {
 
 #[test]
 fn a_peer_that_takes_no_bytes_gets_one_pong_and_is_cut_at_a_frame_boundary() {
-    /// Takes so many bytes and then none.
-    struct Socket(Vec<u8>, usize);
-    impl std::io::Write for Socket {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let taken = bytes.len().min(self.1 - self.0.len());
-            if taken == 0 {
-                return Err(std::io::ErrorKind::WouldBlock.into());
-            }
-            self.0.extend_from_slice(&bytes[..taken]);
-            Ok(taken)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
     let mut script = Script::websocket(|_| {});
     let mut socket = Socket(Vec::new(), 10);
     let Script { connection, turn, .. } = &mut script;
@@ -425,4 +428,98 @@ fn a_peer_that_takes_no_bytes_gets_one_pong_and_is_cut_at_a_frame_boundary() {
     let close = [&[0x88, 10][..], &close(1013, "too slow")].concat();
     let expected = [b"\x81\x07Bonjour\x81\x08serveur!", &close[..]].concat();
     assert_eq!(socket.0, expected, "whole frames, then the close frame");
+}
+
+#[test]
+fn a_slow_reader_falls_behind_in_the_log_not_in_memory() {
+    // Goal: whatever is published, and however little the socket takes at a time, little waits.
+    let mut script = Script::websocket(|config| {
+        config.limits.history = 1_000_000;
+        config.limits.history_bytes = 1 << 30;
+        config.limits.history_total = 1 << 30;
+    });
+    let Script { connection, turn, log, .. } = &mut script;
+    let topic = log.join("general").unwrap();
+    connection.cursor.read(topic, 0, 0);
+    let mut socket = Socket(Vec::new(), 0);
+    for round in 1..500 {
+        for _ in 0..60 {
+            log.append("general", Message::Binary(&[7; 1000]), None, turn.now).unwrap();
+        }
+        socket.1 += 30_000;
+        connection.fill(log, turn);
+        connection.write_to(&mut socket, turn).unwrap();
+        assert!(connection.waiting_bytes() < 200_000, "round {round}");
+    }
+}
+
+#[test]
+fn an_answer_has_as_long_as_its_bytes_make_progress() {
+    for (field, kept) in [("", true), ("Connection: close\r\n", false)] {
+        let mut script = Script::new(|_| {});
+        let Script { connection, turn, .. } = &mut script;
+        let mut request = format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n").into_bytes();
+        connection.receive(&mut request.as_mut_slice(), turn).unwrap();
+        connection.respond(&Response::text(200, "x".repeat(100_000)), turn);
+        let mut socket = Socket(Vec::new(), 0);
+        // A thousand bytes in every five seconds: slow, but not still.
+        for second in (0..500).step_by(5) {
+            turn.begin(Tick::at(Duration::from_secs(second)), 0);
+            socket.1 += 1000;
+            connection.write_to(&mut socket, turn).unwrap();
+            assert!(connection.handle_timeout(turn).is_none());
+            assert!(!connection.is_done(), "after {second} s");
+        }
+        while connection.waiting_bytes() > 0 {
+            socket.1 += 1000;
+            connection.write_to(&mut socket, turn).unwrap();
+        }
+        assert!(socket.0.ends_with(b"xxx") && socket.0.len() > 100_000);
+        assert_eq!(connection.wants_shutdown(), !kept);
+        assert!(connection.deadline() < Tick::NEVER, "from here on its time runs");
+    }
+}
+
+#[test]
+fn what_is_known_of_one_request_says_nothing_of_the_next() {
+    let mut script = Script::new(|_| {});
+    script.says(b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n");
+    let heard = script.hears_text();
+    let (_, second) = heard.split_once("HTTP/1.1 400 ").unwrap();
+    assert!(second.ends_with("}\n"), "the answer to HEAD has no content, this one has: {second}");
+}
+
+#[test]
+fn nothing_follows_our_close_frame_not_even_a_ping_that_was_due() {
+    let mut script = Script::websocket(|config| {
+        config.limits.ping = Duration::from_secs(1);
+        config.limits.close_timeout = Duration::from_secs(60);
+    });
+    script.at(1.5);
+    assert_eq!(script.hears(), [0x89, 0], "the pong is awaited");
+    let Script { connection, turn, .. } = &mut script;
+    connection.close(CloseCode::Normal, "", Reason::Handler, turn);
+    script.flush();
+    assert_eq!(script.hears(), [0x88, 2, 0x03, 0xe8]);
+    for second in 2..60 {
+        script.turn.begin(Tick::at(Duration::from_secs(second)), 0);
+        assert!(script.connection.handle_timeout(&mut script.turn).is_none());
+        script.flush();
+    }
+    assert_eq!(script.hears(), b"");
+}
+
+#[test]
+fn so_many_requests_are_looked_at_before_it_is_somebody_elses_turn() {
+    let mut script = Script::new(|_| {});
+    let Script { connection, turn, .. } = &mut script;
+    let mut bytes = GET.repeat(100).into_bytes();
+    let mut input = bytes.as_mut_slice();
+    let mut answered = 0;
+    while connection.receive(&mut input, turn).is_some() {
+        connection.respond(&Response::text(200, "ok"), turn);
+        answered += 1;
+    }
+    assert_eq!((answered, input.len()), (16, 0), "the rest is kept");
+    assert!(connection.has_kept(turn), "and asked for in the next turn");
 }

@@ -505,3 +505,58 @@ fn a_file_that_is_no_socket_is_not_touched() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     std::fs::remove_file(&path).unwrap();
 }
+
+#[test]
+fn a_socket_file_that_is_somebody_elses_by_now_is_left_alone() {
+    let path = path("replaced");
+    let bind = || {
+        let mut config = Config::default();
+        config.listen.clear();
+        listen_on(&path)(&mut config);
+        Server::bind(config, Echo).unwrap()
+    };
+    let first = bind();
+    std::fs::remove_file(&path).unwrap();
+    let second = bind();
+    drop(first);
+    assert!(UnixStream::connect(&path).is_ok(), "the second one is still reached");
+    drop(second);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_request_that_was_begun_before_a_drain_is_answered_and_is_the_last() {
+    let mut server = Running::new(quiet);
+    let mut stream = server.connect();
+    stream.write_all(b"GET /api/messages HTTP/1.1\r\n").unwrap();
+    while server.counters().read_bytes == 0 {}
+    server.remote.drain(CloseCode::Away).unwrap();
+    stream.write_all(b"Host: localhost\r\n\r\n").unwrap();
+    let mut told = String::new();
+    stream.read_to_string(&mut told).unwrap();
+    assert_eq!(status(&told), "200");
+    assert!(told.contains("\r\nConnection: close\r\n"), "{told}");
+    drop(stream);
+    server.join();
+}
+
+#[test]
+fn a_time_without_end_is_refused_at_the_start() {
+    let mut config = Config::default();
+    config.limits.ping = Duration::MAX;
+    let error = Server::bind(config, Echo).map(|_| ()).unwrap_err();
+    assert_eq!(error.to_string(), "limit ping cannot be over 100 years");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "time between two turns has to pass")]
+fn between_two_turns_time_is_what_the_clock_says() {
+    let mut config = Config::default();
+    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let mut server = Server::bind(config, Echo).unwrap();
+    server.turn(Some(Duration::ZERO)).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    server.context().wake_after(Duration::from_secs(1), 0);
+    let rest = server.turn(Some(Duration::ZERO)).unwrap().unwrap();
+    assert!(rest > Duration::from_millis(800), "the second begins now: {rest:?}");
+}
