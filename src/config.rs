@@ -28,8 +28,9 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// A folder to serve in place of the built-in page (feature `files`).
     pub root: Option<PathBuf>,
-    /// Who may publish over HTTP. `None`: anyone if only this machine can connect and no `hosts`
-    /// are given (a reverse proxy would open it to the world), else nobody.
+    /// Who may publish by `POST`, which no handler is asked about. `None`: anyone if every address
+    /// is a loopback one of TCP and no `hosts` are given (behind a reverse proxy it would be the
+    /// world), else nobody.
     pub publish: Option<Publish>,
     /// Origins whose pages may connect, beside the server's own: `https://example.org`, `null`.
     pub origins: Vec<String>,
@@ -68,8 +69,8 @@ impl Config {
         for origin in &self.origins {
             if !is_origin(origin) {
                 return wrong(&format!(
-                    "origin {origin:?} is not of the form https://HOST or https://HOST:PORT \
-                     (or null)"
+                    "origin {origin:?} is not of the form https://HOST or http://HOST:PORT, \
+                     without a path (or null)"
                 ));
             }
         }

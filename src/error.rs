@@ -49,7 +49,7 @@ impl fmt::Display for Error {
             Error::Bind { address, source } => match source.kind() {
                 io::ErrorKind::AddrInUse => write!(
                     f,
-                    "cannot listen on {address}: something else listens there already; stop it \
+                    "cannot listen on {address}: something listens there already; stop it \
                      or choose another address"
                 ),
                 io::ErrorKind::PermissionDenied => write!(

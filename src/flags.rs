@@ -141,7 +141,7 @@ pub(crate) fn table() -> Vec<Setting> {
         row(SERVE, "root", "DIR",
             "Serve the files of this folder. Default: the built-in page.", Set::Own(root)),
         row(SERVE, "publish", "WHO",
-            "Who may publish: anyone or nobody. Default: anyone if only this machine can connect \
+            "Who may publish: anyone or nobody. Default: anyone if every address is a loopback one \
              and no --host is given, else nobody.", Set::Own(publish)),
         list(row(SERVE, "origin", "URL",
             "Let pages of this origin connect, beside the server's own: https://example.org; \
@@ -367,11 +367,12 @@ fn find<'a>(table: &'a [Setting], dashes: &str, name: &str) -> Result<&'a Settin
         return Err(format!("{shown} is not in this build yet"));
     }
     if Limits::find(name).is_some() {
-        return Err(format!("{shown} is one of {dashes}limit: give that {name}=VALUE"));
+        let between = if dashes.is_empty() { " = " } else { " " };
+        return Err(format!("{shown} is set by {dashes}limit{between}{name}=VALUE"));
     }
     match nearest(name, table.iter().map(|setting| setting.name)) {
-        Some(near) => Err(format!("no setting is {shown}; did you mean {dashes}{near}?")),
-        None => Err(format!("no setting is {shown}; pousse --help lists them")),
+        Some(near) => Err(format!("there is no setting {shown}; did you mean {dashes}{near}?")),
+        None => Err(format!("there is no setting {shown}; pousse --help lists them")),
     }
 }
 

@@ -1,7 +1,8 @@
 //! What an application writes ([`Handler`]) and what it may do ([`Context`]).
 //!
-//! The four methods are those of Ratchet's `MessageComponentInterface`, in its order. Handlers name
-//! connections by id and hold none; what they ask for is queued or noted and never calls them back.
+//! The first four methods are those of Ratchet, the usual chat server of PHP, in its order.
+//! Handlers name connections by id and hold none; what they ask for is queued or noted and never
+//! calls them back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,7 +44,10 @@ pub trait Handler {
     /// A WebSocket was opened by this request.
     fn on_open(&mut self, conn: ConnId, request: &Request, ctx: &mut Context<'_>) {}
 
-    /// A client sent a message. It borrows from the loop's buffer: copy what is to be kept.
+    /// A WebSocket sent a message. It borrows from the loop's buffer: copy what is to be kept.
+    ///
+    /// What is published by `POST /api/messages` goes straight into the log and does not come here;
+    /// `Config::publish` decides who may, and `on_request` can see or answer it first.
     fn on_message(&mut self, conn: ConnId, message: Message<'_>, ctx: &mut Context<'_>);
 
     /// A WebSocket ended; exactly once for each `on_open`. The code is 1006 if there was no
@@ -104,8 +108,8 @@ impl Context<'_> {
         self.hub.send(conn, message.into())
     }
 
-    /// Appends to a topic: all its readers get it, now or when they resume. `None` would mean that
-    /// an engine outside gives the id later; in this build there is none.
+    /// Appends to a topic: all its readers get it, now or when they resume. Returns its id, always:
+    /// `None` is kept for a log outside, which would give the id later.
     ///
     /// # Errors
     /// [`PublishError`]; then nothing was kept.

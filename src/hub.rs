@@ -193,7 +193,10 @@ impl Hub {
 
     /// Answers with what is wrong, and says so in the log.
     pub(crate) fn refuse(&mut self, conn: ConnId, request: &Request, refusal: &Refusal) {
-        log::info!(
+        // Everyone asks for files that are not there.
+        let level = if refusal.status == 404 { log::Level::Debug } else { log::Level::Info };
+        log::log!(
+            level,
             "event=refused client={conn} peer={} status={} reason={} path={:?} detail={:?}",
             request.peer(),
             refusal.status,

@@ -122,6 +122,12 @@ fn fits(settings: &Settings, descriptors: usize, room: usize) -> Result<(), Refu
     if clients <= room {
         return Ok(());
     }
+    if room == 0 {
+        return Err(Refusal::config(format!(
+            "this process may open {descriptors} descriptors, of which {DESCRIPTORS_KEPT} are kept \
+             back: none is left for clients; allow more (ulimit -n, LimitNOFILE=)"
+        )));
+    }
     Err(Refusal::config(format!(
         "max-clients is {clients}, but of the {descriptors} descriptors that this process may \
          open {DESCRIPTORS_KEPT} are kept back, which leaves {room} clients: allow more \
@@ -203,7 +209,7 @@ impl Handler for Daemon {
                 SIGUSR1 => log::info!("event=counters {}", ctx.counters()),
                 SIGHUP => log::info!(
                     "event=reload hint=\"this build has nothing to read again: settings change \
-                     with a restart (USR2)\""
+                     with a restart\""
                 ),
                 _ => {}
             }
@@ -230,7 +236,10 @@ fn summary(settings: &Settings) -> Result<String, Refusal> {
     }
     match config.publish {
         Some(publish) => say("publish", &publish),
-        None => say("publish", &"(anyone if only this machine can connect, else nobody)"),
+        None => say(
+            "publish",
+            &"(anyone if every address is a loopback one and no host is given, else nobody)",
+        ),
     }
     config.origins.iter().for_each(|origin| say("origin", origin));
     config.hosts.iter().for_each(|host| say("host", host));
@@ -312,13 +321,13 @@ Examples:
   pousse --listen :8080 --publish anyone    a chat for the whole network
   pousse --host chat.example.org --publish anyone      behind a proxy that sends this Host
   curl -d Bonjour http://127.0.0.1:8080/api/messages   publish
-  curl http://127.0.0.1:8080/api/messages?wait=30      wait for what comes
+  curl 'http://127.0.0.1:8080/api/messages?after=now&wait=30'      wait for what comes
 
 Signals:
   TERM, INT   close every client with 1001 and end when they have gone; again: end at once
-  USR2        the same with 1012, for a restart
+  USR2        the same with 1012, which tells clients that a restart follows
   USR1        log the counters (at level info)
-  HUP         would read certificates, tokens and origins again; nothing to read again yet
+  HUP         nothing: this build has no setting that can change while it runs
 
 Exit codes: 0 ended as asked, 64 wrong flag, 69 cannot listen, 70 internal failure,
 78 wrong configuration (file, environment, folder, more clients than descriptors)

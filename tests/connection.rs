@@ -4,6 +4,7 @@
 //! two at each place in turn, and byte by byte. The same events and the same answers have to come.
 
 #![expect(
+    clippy::indexing_slicing,
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
     reason = "a test may end where it is wrong"

@@ -239,7 +239,7 @@ fn a_wrong_environment_file_or_folder_is_78() {
         ("form", "max-clients", &["NAME = VALUE", "\"max-clients\""]),
         ("empty", "origin =", &["NAME = VALUE"]),
         ("value", "ping = 25", &["ping is a time", "\"25\""]),
-        ("limit", "stall = 5s", &["stall is one of limit", "stall=VALUE"]),
+        ("limit", "stall = 5s", &["stall is set by limit", "stall=VALUE"]),
         ("check", "check = yes", &["check cannot stand in a file"]),
         ("config", "config = other", &["config cannot stand in a file"]),
     ] {

@@ -10,7 +10,7 @@ const CHECK_SOON_MS = 1_000; // after a message
 
 const TEXTS = {
   en: {
-    tagline: "a server that pushes", chat: "Chat", room: "Room", name: "Your name", anonymous: "anonymous",
+    tagline: "a server that pushes", room: "Room", name: "Your name", anonymous: "anonymous",
     link: "Copy link", copy: "Copy", copied: "Copied", write: "Message", send: "Send",
     connecting: "connecting", open: "connected", waiting: "connection lost", closed: "closed",
     count: (n) => `next try in ${n} s`, now: "Connect now", unreachable: "the server cannot be reached",
@@ -23,13 +23,13 @@ const TEXTS = {
     poll: "Polling", wait: "Long polling", publish: "Publishing",
   },
   fr: {
-    tagline: "un serveur qui pousse", chat: "Clavardage", room: "Salon", name: "Votre nom", anonymous: "anonyme",
+    tagline: "un serveur qui pousse", room: "Salon", name: "Votre nom", anonymous: "anonyme",
     link: "Copier le lien", copy: "Copier", copied: "Copié", write: "Message", send: "Envoyer",
     connecting: "connexion en cours", open: "connecté", waiting: "connexion perdue", closed: "fermé",
     count: (n) => `nouvel essai dans ${n} s`, now: "Se connecter", unreachable: "le serveur est injoignable",
-    handshake: "HTTP passe, le WebSocket non : y a-t-il un mandataire entre les deux ?",
+    handshake: "HTTP passe, le WebSocket non : y a-t-il un proxy entre les deux ?",
     readers: (n) => `${n} personne${n > 1 ? "s" : ""} ici`, binary: (n) => `[binaire, ${n} octets]`,
-    gap: "des messages ont été manqués", refused: "le serveur n’a pas pris ce message",
+    gap: "il manque des messages", refused: "le serveur n’a pas accepté ce message",
     unsure: "la connexion s’est perdue avant le retour de ce message",
     empty: "Rien n’a encore poussé ici.", second: "Ouvrir une seconde fenêtre",
     browser: "Ce que fait le navigateur", curl: "La même chose avec curl",
@@ -60,7 +60,7 @@ function translate() {
   const texts = TEXTS[language];
   const all = (selector, act) => document.querySelectorAll(selector).forEach(act);
   document.documentElement.lang = language;
-  all("[data-t]:not([data-t=''])", (e) => says(e, e.dataset.t, Number(e.dataset.n)));
+  all("[data-t]:not([data-t=''])", (e) => says(e, e.dataset.t, Number(e.dataset.n ?? 0)));
   all("[data-label]", (e) => (e.ariaLabel = texts[e.dataset.label]));
   all("[data-hint]", (e) => (e.placeholder = texts[e.dataset.hint]));
   all("#languages button", (e) => (e.ariaPressed = e.lang === language));
