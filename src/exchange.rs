@@ -63,7 +63,7 @@ impl Exchange {
         let (last, count) = poll::put_answer(&mut content, poll, log, &turn.limits);
         let tag = format!("W/\"{last}{}\"", if poll.is_gap { "-gap" } else { "" });
         let is_known = is_known(&tag);
-        let mut response = response.with("ETag", tag).with("Vary", "Accept, Origin");
+        let mut response = response.with("ETag", tag);
         if is_known {
             response.status = 304;
             self.put_head(&response, None, outbox, turn);
@@ -98,7 +98,8 @@ impl Exchange {
                 out.extend_from_slice(b"\r\n");
             }
             out.extend_from_slice(
-                b"X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
+                b"Vary: Accept, Origin\r\n\
+                  X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
             );
             if let Some(origin) = self.origin.and_then(|at| turn.origins.get(usize::from(at))) {
                 // The configured text, never the peer's.

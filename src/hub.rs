@@ -325,9 +325,7 @@ impl Hub {
         let mut json = format!("{{\"id\":\"{id}\",\"topic\":").into_bytes();
         crate::json::push_string(&mut json, topic);
         json.extend_from_slice(format!(",\"readers\":{readers}}}\n").as_bytes());
-        let response = Response::json(201, json)
-            .with("Cache-Control", "no-store")
-            .with("Vary", "Accept, Origin");
+        let response = Response::json(201, json).with("Cache-Control", "no-store");
         self.respond(conn, &response);
         if let Some(client) = self.clients.get_mut(conn) {
             client.is_publisher = true;

@@ -18,6 +18,9 @@ use bytes::Bytes;
 /// less than one more piece of it.
 const COPY_BYTES_MAX: usize = 512;
 
+/// A tail of this length becomes a chunk.
+const TAIL_BYTES_MAX: usize = 64 * 1024;
+
 /// Pieces in one gathered write.
 const PIECES_MAX: usize = 32;
 
@@ -70,6 +73,10 @@ impl Outbox {
 
     /// Appends what `write` appends to the tail.
     pub fn write_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.tail.len() >= TAIL_BYTES_MAX {
+            // A backlog is freed piece by piece as it is sent, not when all of it has been.
+            self.seal();
+        }
         let before = self.tail.len();
         write(&mut self.tail);
         self.bytes += self.tail.len() - before;
@@ -132,7 +139,7 @@ impl Outbox {
         self.chunks.clear();
         self.chunks.shrink_to(2 * PIECES_MAX);
         self.tail.clear();
-        self.tail.shrink_to(64 * 1024);
+        self.tail.shrink_to(TAIL_BYTES_MAX);
         self.sent = 0;
         self.bytes = 0;
     }

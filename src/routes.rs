@@ -250,7 +250,7 @@ fn not_allowed(allow: &'static [(&'static str, &'static str)]) -> Refusal {
 }
 
 fn options(allow: &'static str, request: &Request, rules: &Rules) -> Answer {
-    let response = Response::new(204).with("Allow", allow).with("Vary", "Accept, Origin");
+    let response = Response::new(204).with("Allow", allow);
     let is_listed =
         |origin: &str| rules.origins.iter().any(|listed| origin::is_same(listed, origin));
     Answer::Response(match request.field("origin").is_some_and(is_listed) {

@@ -527,10 +527,12 @@ fn a_socket_file_that_is_somebody_elses_by_now_is_left_alone() {
 #[test]
 fn a_request_that_was_begun_before_a_drain_is_answered_and_is_the_last() {
     let mut server = Running::new(quiet);
+    let mut resting = server.connect();
     let mut stream = server.connect();
     stream.write_all(b"GET /api/messages HTTP/1.1\r\n").unwrap();
     while server.counters().read_bytes == 0 {}
     server.remote.drain(CloseCode::Away).unwrap();
+    assert!(has_ended(&mut resting), "from here on the server drains");
     stream.write_all(b"Host: localhost\r\n\r\n").unwrap();
     let mut told = String::new();
     stream.read_to_string(&mut told).unwrap();

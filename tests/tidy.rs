@@ -400,3 +400,19 @@ fn the_top_of_the_project_is_as_its_owner_wants_it() {
     }
     none(&broken);
 }
+
+#[test]
+fn the_library_alone_needs_six_crates_and_base64() {
+    let manifest = fs::read_to_string(root("Cargo.toml")).unwrap();
+    let (_, rest) = manifest.split_once("[dependencies]\n").unwrap();
+    let needed: Vec<&str> = rest
+        .lines()
+        .take_while(|line| !line.starts_with('['))
+        .filter(|line| !line.contains("optional = true"))
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name)
+        .collect();
+    // data-encoding comes with tungstenite in any case.
+    let allowed = ["bytes", "data-encoding", "httparse", "log", "mio", "slab", "tungstenite"];
+    assert_eq!(needed, allowed);
+}
