@@ -15,7 +15,9 @@
 //! files), a hard link cannot be told from a file, mounted file systems are entered, and the root
 //! is the folder that was opened at the start even if its name means another one by now.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -23,6 +25,7 @@ use bytes::Bytes;
 pub(crate) use self::folder::DiskFile;
 use self::folder::Folder;
 use crate::error::Error;
+use crate::percent;
 
 /// What can be had by a path that is no route.
 pub(crate) struct Files {
@@ -51,13 +54,18 @@ impl Files {
     /// The file at `path`: a request target up to its `?`, still percent-encoded.
     ///
     /// `None`, whatever the reason: answer 404, and nobody learns what is there.
-    pub(crate) fn find(&self, path: &str) -> Option<Found> {
-        let names = names(path)?;
-        if let Some(found) = self.folder.as_ref().and_then(|folder| folder.find(&names)) {
-            return Some(found);
+    ///
+    /// # Errors
+    /// The system has no descriptor left, which says nothing of the file.
+    pub(crate) fn find(&self, path: &str) -> io::Result<Option<Found>> {
+        let Some(names) = names(path) else { return Ok(None) };
+        if let Some(folder) = &self.folder
+            && let Some(found) = folder.find(&names)?
+        {
+            return Ok(Some(found));
         }
-        let [name] = names.as_slice() else { return None };
-        self.built_in.iter().find(|file| file.name == name).map(BuiltIn::found)
+        let [name] = names.as_slice() else { return Ok(None) };
+        Ok(self.built_in.iter().find(|file| file.name == name).map(BuiltIn::found))
     }
 }
 
@@ -108,7 +116,7 @@ mod folder {
 
     use bytes::Bytes;
     use rustix::fs::{Mode, OFlags};
-    use rustix::io::retry_on_intr;
+    use rustix::io::{Errno, retry_on_intr};
 
     use super::{FileBody, Found, content_type, etag};
 
@@ -121,11 +129,18 @@ mod folder {
         }
 
         /// The file that these names, all checked, lead to. At most one `openat` a name.
-        pub(super) fn find(&self, names: &[String]) -> Option<Found> {
-            self.look_up(names)
-                // The client hears 404 for all of it, so here is where an operator can learn more.
-                .inspect_err(|error| log::debug!("no file {:?}: {error}", names.join("/")))
-                .ok()
+        pub(super) fn find(&self, names: &[String]) -> io::Result<Option<Found>> {
+            let error = match self.look_up(names) {
+                Ok(found) => return Ok(Some(found)),
+                Err(error) => error,
+            };
+            // The client hears 404 for all of it, so here is where an operator can learn more.
+            log::debug!("event=no_file path={:?} error={error}", names.join("/"));
+            let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
+            match error.raw_os_error().is_some_and(|code| exhausted.contains(&code)) {
+                true => Err(error),
+                false => Ok(None),
+            }
         }
 
         fn look_up(&self, names: &[String]) -> io::Result<Found> {
@@ -234,7 +249,7 @@ mod folder {
             Err(io::ErrorKind::Unsupported.into())
         }
 
-        pub(super) fn find(&self, _: &[String]) -> Option<super::Found> {
+        pub(super) fn find(&self, _: &[String]) -> io::Result<Option<super::Found>> {
             match *self {}
         }
     }
@@ -251,22 +266,8 @@ fn names(path: &str) -> Option<Vec<String>> {
     if let Some(last) = segments.last_mut().filter(|last| last.is_empty()) {
         *last = INDEX;
     }
-    segments.into_iter().map(|segment| decode(segment).filter(|name| is_servable(name))).collect()
-}
-
-/// Percent-decodes once (RFC 3986 §2.1).
-fn decode(segment: &str) -> Option<String> {
-    // Not `u8::from_str_radix`: it takes `+1` for a number.
-    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut name = Vec::with_capacity(segment.len());
-    let mut bytes = segment.bytes();
-    while let Some(byte) = bytes.next() {
-        name.push(match byte {
-            b'%' => hex(bytes.next()?)? << 4 | hex(bytes.next()?)?,
-            _ => byte,
-        });
-    }
-    String::from_utf8(name).ok()
+    let name = |segment| percent::decode(segment, false).filter(|name| is_servable(name));
+    segments.into_iter().map(|segment| name(segment).map(Cow::into_owned)).collect()
 }
 
 /// Whether a name may be looked for at all. The dot keeps `.`, `..`, `.git` and `.env` from anyone.
@@ -406,16 +407,19 @@ mod tests {
             ("/chat.js", "chat.js", "text/javascript; charset=utf-8"),
             ("/%70ousse.js", "pousse.js", "text/javascript; charset=utf-8"),
         ] {
-            let found = files.find(path).unwrap();
+            let found = files.find(path).unwrap().unwrap();
             let (_, content) = PAGE.iter().find(|(known, _)| *known == name).unwrap();
             assert_eq!(found.content_type, kind, "{path}");
             assert_eq!(found.length, content.len() as u64, "{path}");
             assert!(matches!(found.body, FileBody::Memory(bytes) if bytes == content), "{path}");
-            assert_eq!(found.etag, files.find(path).unwrap().etag, "{path}");
+            assert_eq!(found.etag, files.find(path).unwrap().unwrap().etag, "{path}");
         }
-        assert_ne!(files.find("/chat.js").unwrap().etag, files.find("/pousse.js").unwrap().etag);
+        assert_ne!(
+            files.find("/chat.js").unwrap().unwrap().etag,
+            files.find("/pousse.js").unwrap().unwrap().etag
+        );
         for path in ["/index.html/", "/sub/", "/sub/pousse.js", "/INDEX.HTML", "/Cargo.toml"] {
-            assert!(files.find(path).is_none(), "{path}");
+            assert!(files.find(path).unwrap().is_none(), "{path}");
         }
     }
 
@@ -496,7 +500,7 @@ mod tests_on_disk {
     }
 
     fn read(files: &Files, path: &str) -> Option<String> {
-        let found = files.find(path)?;
+        let found = files.find(path).unwrap()?;
         let FileBody::Disk(mut file) = found.body else { return Some("built in".into()) };
         assert_eq!(file.remaining(), found.length);
         let mut content = Vec::new();
@@ -545,7 +549,7 @@ mod tests_on_disk {
             "/%252e%252e/secret.txt",
         ];
         for path in absent.iter().chain(REFUSED).copied().chain(long.iter().map(String::as_str)) {
-            assert!(files.find(path).is_none(), "{path}");
+            assert!(files.find(path).unwrap().is_none(), "{path}");
         }
         place.write("pousse.js", "mine");
         place.write("index.html", "mine");
@@ -578,7 +582,7 @@ mod tests_on_disk {
             "/folder/index.html", "/fifo", "/fifo/", "/socket",
         ];
         for path in not_served {
-            assert!(files.find(path).is_none(), "{path}");
+            assert!(files.find(path).unwrap().is_none(), "{path}");
         }
     }
 
@@ -590,7 +594,7 @@ mod tests_on_disk {
         fs::set_permissions(place.root("a.txt"), closed).unwrap();
         // Root reads everything, and then so may the server.
         let readable = File::open(place.root("a.txt")).is_ok();
-        assert_eq!(place.files().find("/a.txt").is_some(), readable);
+        assert_eq!(place.files().find("/a.txt").unwrap().is_some(), readable);
     }
 
     #[test]
@@ -618,7 +622,7 @@ mod tests_on_disk {
     fn a_file_that_loses_its_end_is_an_error_and_one_that_grows_keeps_its_length() {
         let place = Place::new();
         place.write("a.txt", "0123456789");
-        let found = place.files().find("/a.txt").unwrap();
+        let found = place.files().find("/a.txt").unwrap().unwrap();
         let FileBody::Disk(mut file) = found.body else { panic!() };
         assert_eq!(file.next_piece(4).unwrap(), "0123");
         assert_eq!(file.next_piece(0).unwrap(), "");
@@ -637,7 +641,7 @@ mod tests_on_disk {
         let place = Place::new();
         let length = 1 << 40;
         File::create(place.root("large")).unwrap().set_len(length).unwrap();
-        let found = place.files().find("/large").unwrap();
+        let found = place.files().find("/large").unwrap().unwrap();
         let FileBody::Disk(mut file) = found.body else { panic!() };
         assert_eq!(found.length, length);
         assert_eq!(file.next_piece(65_536).unwrap().len(), 65_536);
@@ -657,12 +661,12 @@ mod tests_on_disk {
         let mut tags = Vec::new();
         for (content, nanos) in [("a", 0), ("ab", 0), ("ab", 1000), ("ab", 1_000_000_000)] {
             write("a.txt", content, nanos);
-            tags.push(files.find("/a.txt").unwrap().etag);
-            assert_eq!(files.find("/a.txt").unwrap().etag, *tags.last().unwrap());
+            tags.push(files.find("/a.txt").unwrap().unwrap().etag);
+            assert_eq!(files.find("/a.txt").unwrap().unwrap().etag, *tags.last().unwrap());
         }
         write("b.txt", "xy", 1_000_000_000);
         fs::rename(place.root("b.txt"), place.root("a.txt")).unwrap();
-        tags.push(files.find("/a.txt").unwrap().etag);
+        tags.push(files.find("/a.txt").unwrap().unwrap().etag);
         tags.sort();
         tags.dedup();
         assert_eq!(tags.len(), 5);

@@ -47,7 +47,7 @@
 //!  1  config      every setting and limit           outbox     bytes on their way out
 //!     response    answers as bytes                  files      from a path to a file
 //!     deadlines   who must be looked at by when
-//!  0  id  message  error  metrics  tick  json  input
+//!  0  id  message  error  metrics  tick  json  input  percent
 //! ```
 //!
 //! # Features
@@ -82,6 +82,7 @@ mod metrics;
 mod origin;
 mod outbox;
 mod outgoing;
+mod percent;
 mod poll;
 mod remote;
 mod response;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Who stands where (`docs/architecture.md`). A file imports from lower floors only.
 const FLOORS: &[&[&str]] = &[
-    &["error", "id", "input", "json", "message", "metrics", "tick"],
+    &["error", "id", "input", "json", "message", "metrics", "percent", "tick"],
     &["config", "deadlines", "files", "outbox", "response"],
     &["origin", "topic", "websocket"],
     &["http", "log", "remote", "turn"],
