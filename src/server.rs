@@ -498,7 +498,7 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// The end: whoever is still here is told by the end of his bytes.
+    /// The end: whoever is still here sees the end of our bytes.
     fn end(&mut self) {
         if self.has_ended {
             return;
