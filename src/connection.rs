@@ -569,16 +569,15 @@ impl Connection {
 
     /// Nothing was taken for `stall`.
     fn cut(&mut self, turn: &mut Turn) {
-        match &mut self.stage {
-            Stage::WebSocket(live) if live.is_open() => {
-                let (code, reason) = live.cut(&mut self.out, turn);
-                self.ending_is(code, reason, Reason::Stall);
-                self.leave();
-                // What it is told may never be written.
-                self.until = turn.now.after(turn.limits.close_timeout);
-            }
-            _ => self.abort(Reason::Stall),
-        }
+        let told = match &mut self.stage {
+            Stage::WebSocket(live) if live.is_open() => live.cut(&mut self.out, turn),
+            _ => None,
+        };
+        let Some((code, reason)) = told else { return self.abort(Reason::Stall) };
+        self.ending_is(code, reason, Reason::Stall);
+        self.leave();
+        // What it is told may never be written.
+        self.until = turn.now.after(turn.limits.close_timeout);
     }
 
     fn fill_websocket(&mut self, log: &Log, turn: &mut Turn) -> bool {

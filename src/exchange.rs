@@ -114,6 +114,10 @@ impl Exchange {
             }
             out.extend_from_slice(b"\r\n");
         });
+        if response.status == 101 {
+            // Frames begin a chunk of their own, so that `Outbox::cut` finds where they begin.
+            outbox.seal();
+        }
         turn.counters.requests += 1;
     }
 }

@@ -201,11 +201,18 @@ impl Live {
     }
 
     /// Gives up a peer that takes nothing: what it was not sent is dropped at a frame boundary and
-    /// it is told why, should it ever read on. Returns what it is told.
-    pub(crate) fn cut(&mut self, out: &mut Outgoing, turn: &mut Turn) -> (CloseCode, &'static str) {
-        out.outbox(turn).cut(websocket::frame_bytes);
+    /// it is told why, should it ever read on. Returns what it is told; `None` if it is not even
+    /// through with the HTTP before the frames, and cannot be told.
+    pub(crate) fn cut(
+        &mut self,
+        out: &mut Outgoing,
+        turn: &mut Turn,
+    ) -> Option<(CloseCode, &'static str)> {
+        if !out.outbox(turn).cut(websocket::frame_bytes) {
+            return None;
+        }
         self.put_close(CloseCode::Again, TOO_SLOW, out, turn);
-        (CloseCode::Again, TOO_SLOW)
+        Some((CloseCode::Again, TOO_SLOW))
     }
 
     /// Fails the WebSocket: a close frame, then no more events, ever (RFC 6455 §7.1.7).

@@ -115,15 +115,22 @@ impl Outbox {
 
     /// Drops all but the rest of the frame that is partly written. `frame_bytes` tells the length
     /// of the frame at the beginning of what it is shown.
-    pub fn cut(&mut self, frame_bytes: impl Fn(&[u8]) -> Option<usize>) {
+    ///
+    /// False: what is partly written is no frame, so nothing can follow it.
+    #[must_use]
+    pub fn cut(&mut self, frame_bytes: impl Fn(&[u8]) -> Option<usize>) -> bool {
         self.seal();
         let first = self.chunks.pop_front().unwrap_or_default();
         self.chunks.clear();
-        let mut end = 0;
+        let mut end = 0usize;
         while end < self.sent {
             match first.get(end..).and_then(&frame_bytes) {
-                Some(length) if length > 0 => end += length,
-                _ => break,
+                // Were it no frame after all, its length could be anything.
+                Some(length @ 1..) => end = end.saturating_add(length),
+                _ => {
+                    self.clear();
+                    return false;
+                }
             }
         }
         let end = end.min(first.len());
@@ -132,6 +139,7 @@ impl Outbox {
             0 => self.sent = 0,
             _ => self.chunks.push_back(first.slice(..end)),
         }
+        true
     }
 
     /// Forgets everything, and gives back memory that only a rare burst needed.
@@ -144,8 +152,8 @@ impl Outbox {
         self.bytes = 0;
     }
 
-    /// Turns the tail into a chunk, so that something can stand behind it.
-    fn seal(&mut self) {
+    /// Turns the tail into a chunk, so that what comes next begins one of its own.
+    pub(crate) fn seal(&mut self) {
         if !self.tail.is_empty() {
             self.chunks.push_back(std::mem::take(&mut self.tail).into());
         }
@@ -294,6 +302,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_frame_is_not_cut_and_its_length_is_not_believed() {
+        for length in [None, Some(0), Some(usize::MAX), Some(usize::MAX - 2)] {
+            let mut outbox = Outbox::default();
+            outbox.extend(b"\x81\x05HelloHTTP");
+            outbox.write_to(&mut socket(usize::MAX, 9), usize::MAX).unwrap();
+            let frame_bytes = |bytes: &[u8]| if bytes[0] == 0x81 { Some(7) } else { length };
+            let is_cut = outbox.cut(frame_bytes);
+            assert_eq!(is_cut, length.is_some_and(|length| length > 0));
+            assert_eq!(outbox.bytes(), if is_cut { 2 } else { 0 });
+        }
+    }
+
+    #[test]
     fn a_cut_keeps_the_frame_that_has_begun_and_no_other() {
         let frame_bytes = |bytes: &[u8]| Some(2 + usize::from(*bytes.get(1)?));
         for (room, kept) in [(0, 0), (1, 6), (6, 1), (7, 0), (8, 6), (14, 0)] {
@@ -303,7 +324,7 @@ mod tests {
             }
             let mut socket = socket(usize::MAX, room);
             outbox.write_to(&mut socket, usize::MAX).unwrap();
-            outbox.cut(frame_bytes);
+            assert!(outbox.cut(frame_bytes));
             assert_eq!(outbox.bytes(), kept, "after {room} bytes");
             let mut rest = self::socket(usize::MAX, usize::MAX);
             outbox.extend(b"END");

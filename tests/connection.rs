@@ -524,3 +524,25 @@ fn so_many_requests_are_looked_at_before_it_is_somebody_elses_turn() {
     assert_eq!((answered, input.len()), (16, 0), "the rest is kept");
     assert!(connection.has_kept(turn), "and asked for in the next turn");
 }
+
+#[test]
+fn a_peer_that_stalls_inside_the_answer_to_its_handshake_is_dropped_without_a_frame() {
+    for room in [1, 50, 100] {
+        let mut script = Script::new(|_| {});
+        let Script { connection, turn, .. } = &mut script;
+        let mut upgrade = UPGRADE.as_bytes().to_vec();
+        let Some(Event::Request(request)) = connection.receive(&mut upgrade.as_mut_slice(), turn)
+        else {
+            panic!("a handshake is a request");
+        };
+        let rules = Rules::new(&Config::default(), Publish::Anyone);
+        connection.upgrade(handshake(&request, &rules, false).unwrap(), turn);
+        connection.send(Message::Text("Bonjour"), turn).unwrap();
+        let mut socket = Socket(Vec::new(), room);
+        connection.write_to(&mut socket, turn).unwrap();
+        turn.begin(Tick::at(Duration::from_secs(11)), 0);
+        connection.handle_timeout(turn);
+        assert!(connection.is_done(), "nothing can be said in the middle of a head");
+        assert_eq!(connection.ending(Reason::Gone).why, Reason::Stall);
+    }
+}
