@@ -116,22 +116,24 @@ impl Outbox {
     /// Drops all but the rest of the frame that is partly written. `frame_bytes` tells the length
     /// of the frame at the beginning of what it is shown.
     ///
-    /// False: what is partly written is no frame, so nothing can follow it.
+    /// False: what comes first is no frame, so no frame can follow what is written already.
     #[must_use]
     pub fn cut(&mut self, frame_bytes: impl Fn(&[u8]) -> Option<usize>) -> bool {
         self.seal();
         let first = self.chunks.pop_front().unwrap_or_default();
         self.chunks.clear();
         let mut end = 0usize;
-        while end < self.sent {
+        let mut is_frame = first.is_empty() || frame_bytes(&first).is_some();
+        while is_frame && end < self.sent {
             match first.get(end..).and_then(&frame_bytes) {
                 // Were it no frame after all, its length could be anything.
                 Some(length @ 1..) => end = end.saturating_add(length),
-                _ => {
-                    self.clear();
-                    return false;
-                }
+                _ => is_frame = false,
             }
+        }
+        if !is_frame {
+            self.clear();
+            return false;
         }
         let end = end.min(first.len());
         self.bytes = end.saturating_sub(self.sent);
@@ -312,6 +314,14 @@ mod tests {
             assert_eq!(is_cut, length.is_some_and(|length| length > 0));
             assert_eq!(outbox.bytes(), if is_cut { 2 } else { 0 });
         }
+    }
+
+    #[test]
+    fn what_has_not_begun_to_leave_is_not_cut_either_if_it_is_no_frame() {
+        let mut outbox = Outbox::default();
+        outbox.extend(b"HTTP");
+        assert!(!outbox.cut(|_| None));
+        assert!(Outbox::default().cut(|_| None), "a frame may follow nothing");
     }
 
     #[test]
