@@ -1,7 +1,8 @@
 //! Transcripts without sockets: what a peer says and hears, with time as an argument.
 //!
-//! Each transcript is played three times: as written, with every piece of the peer's bytes cut in
-//! two at each place in turn, and byte by byte. The same events and the same answers have to come.
+//! However the peer's bytes are cut, the same has to come of them. `chopped` plays a transcript as
+//! written, with every piece cut in two at each place in turn, and byte by byte, and compares all
+//! that was heard; `in_pieces` plays one with time in it in pieces of several sizes.
 
 #![expect(
     clippy::indexing_slicing,
@@ -10,6 +11,7 @@
     reason = "a test may end where it is wrong"
 )]
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use pousse::seam::{Connection, Event, Log, Rules, Tick, Turn, handshake};
@@ -19,6 +21,19 @@ const GET: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
 const UPGRADE: &str = "GET /websocket HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+thread_local! {
+    /// The peer's bytes arrive in pieces of this size.
+    static PIECE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Plays a transcript with the peer's bytes in pieces of several sizes.
+fn in_pieces(transcript: impl Fn()) {
+    for size in [usize::MAX, 1, 2, 3, 5, 8, 13] {
+        PIECE.set(size);
+        transcript();
+    }
+}
 
 /// The other end of one connection, and its loop.
 struct Script {
@@ -45,6 +60,12 @@ impl Script {
 
     /// The peer's bytes arrive; the loop answers requests as `answer` says, and writes.
     fn says(&mut self, bytes: &[u8]) {
+        for piece in bytes.chunks(PIECE.get()) {
+            self.says_at_once(piece);
+        }
+    }
+
+    fn says_at_once(&mut self, bytes: &[u8]) {
         let mut bytes = bytes.to_vec();
         let mut rest = bytes.as_mut_slice();
         while !rest.is_empty() && self.connection.wants_input(&self.turn) {
@@ -270,138 +291,158 @@ fn a_head_of_just_the_limit_passes() {
 
 #[test]
 fn a_slow_head_is_told_408_and_a_silent_connection_nothing() {
-    let mut script = Script::new(|_| {});
-    script.says(b"GET / HT");
-    script.at(9.0);
-    script.says(b"TP/1.1\r\n");
-    assert_eq!(script.hears(), b"");
-    script.at(10.3);
-    assert!(script.hears_text().starts_with("HTTP/1.1 408 "), "ten seconds from the beginning");
+    in_pieces(|| {
+        let mut script = Script::new(|_| {});
+        script.says(b"GET / HT");
+        script.at(9.0);
+        script.says(b"TP/1.1\r\n");
+        assert_eq!(script.hears(), b"");
+        script.at(10.3);
+        assert!(script.hears_text().starts_with("HTTP/1.1 408 "), "ten seconds from the beginning");
 
-    let mut script = Script::new(|_| {});
-    script.at(10.3);
-    assert!(script.connection.is_done());
-    assert_eq!(
-        (script.hears(), script.connection.ending(Reason::Gone).why),
-        (vec![], Reason::HeadTimeout)
-    );
+        let mut script = Script::new(|_| {});
+        script.at(10.3);
+        assert!(script.connection.is_done());
+        assert_eq!(
+            (script.hears(), script.connection.ending(Reason::Gone).why),
+            (vec![], Reason::HeadTimeout)
+        );
+    });
 }
 
 #[test]
 fn a_persistent_connection_may_rest_for_the_idle_timeout() {
-    let mut script = Script::new(|_| {});
-    script.says(GET.as_bytes());
-    script.at(29.0);
-    script.says(GET.as_bytes());
-    assert_eq!(script.events.len(), 2);
-    script.hears();
-    script.at(58.9);
-    assert!(!script.connection.is_done());
-    script.at(59.3);
-    assert_eq!(
-        (script.hears(), script.connection.ending(Reason::Gone).why),
-        (vec![], Reason::IdleTimeout)
-    );
+    in_pieces(|| {
+        let mut script = Script::new(|_| {});
+        script.says(GET.as_bytes());
+        script.at(29.0);
+        script.says(GET.as_bytes());
+        assert_eq!(script.events.len(), 2);
+        script.hears();
+        script.at(58.9);
+        assert!(!script.connection.is_done());
+        script.at(59.3);
+        assert_eq!(
+            (script.hears(), script.connection.ending(Reason::Gone).why),
+            (vec![], Reason::IdleTimeout)
+        );
+    });
 }
 
 #[test]
 fn a_slow_content_is_told_408() {
-    let mut script = Script::new(|_| {});
-    script.says(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1234");
-    script.at(10.3);
-    assert!(script.hears_text().starts_with("HTTP/1.1 408 "));
+    in_pieces(|| {
+        let mut script = Script::new(|_| {});
+        script.says(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1234");
+        script.at(10.3);
+        assert!(script.hears_text().starts_with("HTTP/1.1 408 "));
+    });
 }
 
 #[test]
 fn content_is_asked_for_if_the_client_waits_to_be_asked() {
-    let mut script = Script::new(|_| {});
-    script
-        .says(b"POST /b HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n");
-    assert_eq!(script.hears_text(), "HTTP/1.1 100 Continue\r\n\r\n");
-    script.says(b"ok");
-    assert!(script.hears_text().starts_with("HTTP/1.1 200 OK\r\n"));
+    in_pieces(|| {
+        let mut script = Script::new(|_| {});
+        script.says(
+            b"POST /b HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n",
+        );
+        assert_eq!(script.hears_text(), "HTTP/1.1 100 Continue\r\n\r\n");
+        script.says(b"ok");
+        assert!(script.hears_text().starts_with("HTTP/1.1 200 OK\r\n"));
+    });
 }
 
 #[test]
 fn the_end_of_the_peers_bytes_ends_the_connection_once_it_is_answered() {
-    let mut script = Script::new(|_| {});
-    script.says(GET.as_bytes());
-    script.connection.receive_eof();
-    assert!(script.connection.is_done());
-    assert_eq!(script.connection.ending(Reason::Gone).why, Reason::Done);
+    in_pieces(|| {
+        let mut script = Script::new(|_| {});
+        script.says(GET.as_bytes());
+        script.connection.receive_eof();
+        assert!(script.connection.is_done());
+        assert_eq!(script.connection.ending(Reason::Gone).why, Reason::Done);
 
-    let mut script = Script::new(|_| {});
-    script.says(b"GET /a HT");
-    script.connection.receive_eof();
-    assert_eq!((script.connection.is_done(), script.hears()), (true, vec![]));
-    assert_eq!(script.connection.ending(Reason::Gone).why, Reason::Gone);
+        let mut script = Script::new(|_| {});
+        script.says(b"GET /a HT");
+        script.connection.receive_eof();
+        assert_eq!((script.connection.is_done(), script.hears()), (true, vec![]));
+        assert_eq!(script.connection.ending(Reason::Gone).why, Reason::Gone);
+    });
 }
 
 #[test]
 fn after_so_many_requests_the_connection_closes() {
-    let mut script = Script::new(|config| config.limits.requests = 2);
-    script.says(format!("{GET}{GET}{GET}").as_bytes());
-    let heard = script.hears_text();
-    assert_eq!(script.events.len(), 2);
-    assert_eq!(heard.matches("Connection: close").count(), 1);
+    in_pieces(|| {
+        let mut script = Script::new(|config| config.limits.requests = 2);
+        script.says(format!("{GET}{GET}{GET}").as_bytes());
+        let heard = script.hears_text();
+        assert_eq!(script.events.len(), 2);
+        assert_eq!(heard.matches("Connection: close").count(), 1);
+    });
 }
 
 #[test]
 fn a_ping_comes_about_every_interval_and_the_pong_has_its_time() {
-    let mut script = Script::websocket(|_| {});
-    script.at(19.9);
-    assert_eq!(script.hears(), b"", "20 s is the earliest: 25 s less 20 %");
-    script.at(30.3);
-    assert_eq!(script.hears(), [0x89, 0]);
-    script.says(&frame(0x8a, b""));
-    script.at(49.0);
-    assert_eq!(script.hears(), b"");
-    script.at(61.0);
-    assert_eq!(script.hears(), [0x89, 0]);
-    script.at(82.0);
-    assert_eq!(script.connection.ending(Reason::Gone).why, Reason::PongTimeout);
-    let heard = script.hears();
-    assert_eq!(heard[..4], [0x88, heard[1], 0x03, 0xf0], "1008");
+    in_pieces(|| {
+        let mut script = Script::websocket(|_| {});
+        script.at(19.9);
+        assert_eq!(script.hears(), b"", "20 s is the earliest: 25 s less 20 %");
+        script.at(30.3);
+        assert_eq!(script.hears(), [0x89, 0]);
+        script.says(&frame(0x8a, b""));
+        script.at(49.0);
+        assert_eq!(script.hears(), b"");
+        script.at(61.0);
+        assert_eq!(script.hears(), [0x89, 0]);
+        script.at(82.0);
+        assert_eq!(script.connection.ending(Reason::Gone).why, Reason::PongTimeout);
+        let heard = script.hears();
+        assert_eq!(heard[..4], [0x88, heard[1], 0x03, 0xf0], "1008");
+    });
 }
 
 #[test]
 fn an_unfinished_message_has_thirty_seconds() {
-    for start in [&frame(0x01, b"a")[..], &frame(0x81, b"abc")[..8], &[0x81]] {
-        let mut script = Script::websocket(|config| config.limits.ping = Duration::from_secs(90));
-        script.says(start);
-        script.at(29.9);
-        assert!(script.connection.is_open());
-        script.at(30.3);
-        assert_eq!(script.events, ["fault 1008"]);
-        assert_eq!(script.connection.ending(Reason::Gone).why, Reason::MessageTimeout);
-    }
+    in_pieces(|| {
+        for start in [&frame(0x01, b"a")[..], &frame(0x81, b"abc")[..8], &[0x81]] {
+            let mut script =
+                Script::websocket(|config| config.limits.ping = Duration::from_secs(90));
+            script.says(start);
+            script.at(29.9);
+            assert!(script.connection.is_open());
+            script.at(30.3);
+            assert_eq!(script.events, ["fault 1008"]);
+            assert_eq!(script.connection.ending(Reason::Gone).why, Reason::MessageTimeout);
+        }
+    });
 }
 
 #[test]
 fn our_close_is_answered_or_the_time_for_it_passes() {
-    let mut script = Script::websocket(|_| {});
-    let Script { connection, turn, .. } = &mut script;
-    connection.close(CloseCode::Away, "au revoir", Reason::Drain, turn);
-    script.flush();
-    assert_eq!(script.hears(), [&[0x88, 11][..], &close(1001, "au revoir")].concat());
-    script.says(&frame(0x81, b"too late"));
-    assert!(script.events.is_empty(), "after a close frame no message is told");
-    script.says(&frame(0x88, &close(1001, "")));
-    assert!(script.connection.is_done());
-    let ending = script.connection.ending(Reason::Gone);
-    assert_eq!(
-        (ending.code, &*ending.reason, ending.why),
-        (CloseCode::Away, "au revoir", Reason::Drain)
-    );
+    in_pieces(|| {
+        let mut script = Script::websocket(|_| {});
+        let Script { connection, turn, .. } = &mut script;
+        connection.close(CloseCode::Away, "au revoir", Reason::Drain, turn);
+        script.flush();
+        assert_eq!(script.hears(), [&[0x88, 11][..], &close(1001, "au revoir")].concat());
+        script.says(&frame(0x81, b"too late"));
+        assert!(script.events.is_empty(), "after a close frame no message is told");
+        script.says(&frame(0x88, &close(1001, "")));
+        assert!(script.connection.is_done());
+        let ending = script.connection.ending(Reason::Gone);
+        assert_eq!(
+            (ending.code, &*ending.reason, ending.why),
+            (CloseCode::Away, "au revoir", Reason::Drain)
+        );
 
-    let mut script = Script::websocket(|_| {});
-    let Script { connection, turn, .. } = &mut script;
-    connection.close(CloseCode::Away, "", Reason::Drain, turn);
-    script.flush();
-    script.at(2.9);
-    assert!(!script.connection.is_done());
-    script.at(3.3);
-    assert!(script.connection.is_done());
+        let mut script = Script::websocket(|_| {});
+        let Script { connection, turn, .. } = &mut script;
+        connection.close(CloseCode::Away, "", Reason::Drain, turn);
+        script.flush();
+        script.at(2.9);
+        assert!(!script.connection.is_done());
+        script.at(3.3);
+        assert!(script.connection.is_done());
+    });
 }
 
 #[test]
@@ -483,31 +524,38 @@ fn an_answer_has_as_long_as_its_bytes_make_progress() {
 
 #[test]
 fn what_is_known_of_one_request_says_nothing_of_the_next() {
-    let mut script = Script::new(|_| {});
-    script.says(b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n");
-    let heard = script.hears_text();
-    let (_, second) = heard.split_once("HTTP/1.1 400 ").unwrap();
-    assert!(second.ends_with("}\n"), "the answer to HEAD has no content, this one has: {second}");
+    in_pieces(|| {
+        let mut script = Script::new(|_| {});
+        script.says(b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n");
+        let heard = script.hears_text();
+        let (_, second) = heard.split_once("HTTP/1.1 400 ").unwrap();
+        assert!(
+            second.ends_with("}\n"),
+            "the answer to HEAD has no content, this one has: {second}"
+        );
+    });
 }
 
 #[test]
 fn nothing_follows_our_close_frame_not_even_a_ping_that_was_due() {
-    let mut script = Script::websocket(|config| {
-        config.limits.ping = Duration::from_secs(1);
-        config.limits.close_timeout = Duration::from_secs(60);
-    });
-    script.at(1.5);
-    assert_eq!(script.hears(), [0x89, 0], "the pong is awaited");
-    let Script { connection, turn, .. } = &mut script;
-    connection.close(CloseCode::Normal, "", Reason::Handler, turn);
-    script.flush();
-    assert_eq!(script.hears(), [0x88, 2, 0x03, 0xe8]);
-    for second in 2..60 {
-        script.turn.begin(Tick::at(Duration::from_secs(second)), 0);
-        assert!(script.connection.handle_timeout(&mut script.turn).is_none());
+    in_pieces(|| {
+        let mut script = Script::websocket(|config| {
+            config.limits.ping = Duration::from_secs(1);
+            config.limits.close_timeout = Duration::from_secs(60);
+        });
+        script.at(1.5);
+        assert_eq!(script.hears(), [0x89, 0], "the pong is awaited");
+        let Script { connection, turn, .. } = &mut script;
+        connection.close(CloseCode::Normal, "", Reason::Handler, turn);
         script.flush();
-    }
-    assert_eq!(script.hears(), b"");
+        assert_eq!(script.hears(), [0x88, 2, 0x03, 0xe8]);
+        for second in 2..60 {
+            script.turn.begin(Tick::at(Duration::from_secs(second)), 0);
+            assert!(script.connection.handle_timeout(&mut script.turn).is_none());
+            script.flush();
+        }
+        assert_eq!(script.hears(), b"");
+    });
 }
 
 #[test]
