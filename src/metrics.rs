@@ -97,7 +97,7 @@ words! {
         Commands => "commands",
         /// The limit of that name.
         MaxClients => "max-clients",
-        /// A file that ended before its length.
+        /// A file that ended before its length, or that the server had no descriptor for.
         File => "file",
     }
 }

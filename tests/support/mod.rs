@@ -7,8 +7,6 @@
 //!
 //! A test that uses this needs `#![cfg(feature = "daemon")]`: there is no program without it.
 
-#![allow(dead_code, reason = "each test uses its own part of it")]
-
 pub(crate) mod http;
 pub(crate) mod websocket;
 
@@ -128,11 +126,6 @@ impl Server {
         tcp.unwrap_or_else(|| "localhost".into())
     }
 
-    /// A new connection to the first listener.
-    pub(crate) fn connect(&self) -> Wire {
-        Wire::connect(&self.doors[0])
-    }
-
     /// Everything it has said on standard error so far.
     pub(crate) fn stderr(&self) -> String {
         self.said.wait(Duration::ZERO, |lines, _| Some(lines.join("\n"))).unwrap_or_default()
@@ -163,11 +156,6 @@ impl Server {
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// Its process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 }
 
