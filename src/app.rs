@@ -37,6 +37,11 @@ impl<H: Handler> App<H> {
                 Some(Event::Request(request)) => self.request(id, request),
                 Some(Event::Text(text)) => self.message(id, Message::Text(&text)),
                 Some(Event::Binary(bytes)) => self.message(id, Message::Binary(&bytes)),
+                Some(Event::Command(command)) => {
+                    if let Err(fault) = hub.command(id, *command) {
+                        self.fault(id, fault.code, fault.text);
+                    }
+                }
                 Some(Event::Fault(fault)) => self.fault(id, fault.code, fault.text),
             }
         }

@@ -11,7 +11,6 @@ use slab::Slab;
 
 use crate::connection::Connection;
 use crate::error::PublishError;
-use crate::event::Transport;
 use crate::http::Peer;
 use crate::id::ConnId;
 use crate::log::Log;
@@ -359,8 +358,7 @@ impl Client {
 
     /// Whether it stands in the list of clients that handlers see.
     pub(crate) fn is_listed(&self) -> bool {
-        self.connection.is_open()
-            || self.connection.transport() == Transport::LongPoll && self.connection.is_reading()
+        self.connection.is_reading()
     }
 }
 

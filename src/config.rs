@@ -74,6 +74,9 @@ impl Config {
                 ));
             }
         }
+        if self.subprotocols.iter().any(|name| PROTOCOL_V1 == Some(name)) {
+            return wrong("subprotocol pousse.v1 is built in: handlers do not speak it");
+        }
         for name in &self.subprotocols {
             if name.is_empty() || !name.bytes().all(is_token_byte) {
                 return wrong(&format!("subprotocol {name:?} is not a token of RFC 9110 §5.6.2"));
@@ -115,6 +118,10 @@ fn is_origin(text: &str) -> bool {
         }
     }
 }
+
+/// The subprotocol of `session.rs`, in builds that speak it.
+pub(crate) const PROTOCOL_V1: Option<&str> =
+    if cfg!(feature = "v1") { Some("pousse.v1") } else { None };
 
 /// Fields that a request head can have at all; the limit `headers` is at most this.
 pub(crate) const FIELDS_MAX: usize = 128;
@@ -352,7 +359,7 @@ macro_rules! limits {
                 has_flag: place!($place),
                 meaning: concat!($($doc),+),
                 zero_allowed: $zero,
-                is_zero: |limits| limits.$field == Default::default(),
+                is_zero: |limits| limits.$field == unit::$unit::Value::default(),
                 is_sane: |limits| unit::$unit::is_sane(&limits.$field),
                 show: |limits| unit::$unit::show(&limits.$field),
                 set: |limits, text| {
@@ -419,6 +426,8 @@ limits! {
     fragments: count = 256, limit "fragments", zero false;
     /// From the first byte of a message to its last. Close code 1008.
     message_timeout: time = s(30), limit "message-timeout", zero false;
+    /// Wrong commands of pousse.v1 at once; as many are free again after 5 s. Close code 1008.
+    wrong_commands: count = 50, limit "wrong-commands", zero false;
     /// Control frames at once; as many are free again after 5 seconds. Close code 1008.
     controls: count = 250, limit "controls", zero false;
     /// How long the peer's close frame, or the end of its bytes, is waited for.

@@ -6,7 +6,8 @@
 //!  bytes → Head ──► Deciding ──► (respond) ──────────────────────┤
 //!            │       ▲   │  ├──► LongPoll ──► entry, time is up ─┤
 //!            │       │   │  ├──► File ──► last piece ────────────┘
-//!            │    Content│  └──► WebSocket ──► close frames both ways ─┐
+//!            │       │   │  ├──► EventStream ──► either end closes ───┐
+//!            │    Content│  └──► WebSocket ──► close frames both ways ─┤
 //!            └── error ──┴──────────────────► Leaving ──► Done ◄───────┘
 //! ```
 //!
@@ -24,20 +25,25 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use crate::cursor::Cursor;
 use crate::error::SendError;
 use crate::event::{Ending, Event, Transport};
+use crate::event_stream::{self, EventStream};
 use crate::exchange::{Exchange, Upgrade};
-use crate::files::{DiskFile, FileBody, Found};
+use crate::files::{FileBody, Found};
+use crate::forms::Gap;
 use crate::head::Head;
 use crate::http::{Peer, Refusal, Request};
 use crate::id::ConnId;
 use crate::input::take;
-use crate::live::{Heard, Live};
+use crate::live::{Filled, Heard, Live};
 use crate::log::Log;
+use crate::long_poll::LongPoll;
 use crate::message::Message;
 use crate::metrics::Reason;
-use crate::outbox::Flush;
+use crate::outbox::{Flush, Outbox};
 use crate::outgoing::Outgoing;
-use crate::poll::{LongPoll, Poll};
+use crate::poll::Poll;
 use crate::response::Response;
+use crate::session::{Reference, Session};
+use crate::stage::Stage;
 use crate::tick::Tick;
 use crate::turn::Turn;
 use crate::websocket::{self, Fault};
@@ -49,7 +55,7 @@ pub struct Connection {
     pub(crate) id: ConnId,
     /// Who is at the other end.
     pub(crate) peer: Peer,
-    stage: Stage,
+    pub(crate) stage: Stage,
     /// What it reads, and how far it has come.
     pub cursor: Cursor,
     out: Outgoing,
@@ -68,25 +74,6 @@ pub struct Connection {
     transport: Transport,
     /// The peer's bytes have ended.
     has_ended: bool,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// Between requests, or inside a head.
-    Head(Option<Box<Head>>),
-    /// Inside a content.
-    Content(Box<Request>),
-    /// A request is with the loop, which will answer.
-    Deciding,
-    /// An answer is held back until there is something, or until the wait is over.
-    LongPoll(Box<LongPoll>),
-    /// A file is on its way.
-    File(Box<DiskFile>),
-    WebSocket(Live),
-    /// Everything is said; what is queued leaves, then the peer's bytes are read away so that its
-    /// kernel does not throw our last words out (RFC 9112 §9.6).
-    Leaving,
-    Done,
 }
 
 /// Requests of one client that are looked at in one turn: each may cost as much as its answer.
@@ -125,13 +112,13 @@ impl Connection {
             }
             Stage::Content(_) => self.receive_content(input),
             Stage::WebSocket(_) => self.receive_frames(input, turn),
-            Stage::Head(_) | Stage::Deciding | Stage::LongPoll(_) | Stage::File(_) => {
+            _ if self.stage.keeps_input() => {
                 if !input.is_empty() {
                     self.kept = Some(std::mem::take(input).to_vec().into());
                 }
                 None
             }
-            Stage::Leaving | Stage::Done => {
+            _ => {
                 *input = &mut [];
                 None
             }
@@ -185,6 +172,7 @@ impl Connection {
                     return Some(self.failed(fault));
                 }
             }
+            Stage::EventStream(stream) => stream.handle_timeout(turn),
             _ => {}
         }
         None
@@ -240,6 +228,22 @@ impl Connection {
         self.until = turn.now.after(wait);
     }
 
+    /// Begins an event stream. What is read has been put into `cursor`; where that has gaps, the
+    /// stream begins with them.
+    pub(crate) fn stream(&mut self, is_text: bool, gaps: &[Gap], turn: &mut Turn) {
+        self.exchange.is_last = true;
+        let response = event_stream::response();
+        self.exchange.put_head(&response, None, self.out.outbox(turn), turn);
+        if self.exchange.is_head {
+            return self.finish_exchange(turn);
+        }
+        let outbox = self.out.outbox(turn);
+        self.stage = Stage::EventStream(EventStream::begin(self.id, is_text, gaps, outbox, turn));
+        self.transport = Transport::EventStream;
+        self.until = Tick::NEVER;
+        turn.counters.streams += 1;
+    }
+
     /// Sends a file, in pieces as the peer takes them.
     pub(crate) fn send_file(&mut self, found: Found, turn: &mut Turn) {
         let response = Response::new(200)
@@ -262,8 +266,9 @@ impl Connection {
 
     /// Ends the opening handshake: from here on the connection speaks WebSocket.
     pub fn upgrade(&mut self, upgrade: Upgrade, turn: &mut Turn) {
+        let live = Live::new(self.id, upgrade.is_session(), turn);
         self.exchange.put_head(&upgrade.response(), None, self.out.outbox(turn), turn);
-        self.stage = Stage::WebSocket(Live::new(self.id, turn));
+        self.stage = Stage::WebSocket(live);
         self.transport = Transport::WebSocket;
         self.until = Tick::NEVER;
         turn.counters.opened += 1;
@@ -295,6 +300,10 @@ impl Connection {
                 poll.is_due = true;
                 self.ending_is(code, reason, why);
             }
+            Stage::EventStream(_) => {
+                self.ending_is(code, reason, why);
+                self.leave();
+            }
             Stage::Head(None) if self.out.bytes() > 0 => self.end(why),
             Stage::Head(None) => self.abort(why),
             Stage::Head(_) | Stage::Content(_) | Stage::Deciding | Stage::File(_) => {
@@ -322,11 +331,22 @@ impl Connection {
     pub fn fill(&mut self, log: &Log, turn: &mut Turn) -> bool {
         match &mut self.stage {
             Stage::WebSocket(live) if live.is_open() => {
-                live.send_pong(&mut self.out, turn);
-                self.fill_websocket(log, turn)
+                match live.fill(&mut self.cursor, &mut self.out, log, turn) {
+                    Filled::All => false,
+                    Filled::More => true,
+                    Filled::Gap(oldest) => {
+                        turn.counters.gaps += 1;
+                        let reason = format!("gap; oldest {oldest}");
+                        self.close(CloseCode::Again, &reason, Reason::Gap, turn);
+                        false
+                    }
+                }
             }
-            Stage::LongPoll(_) => {
-                self.fill_long_poll(log, turn);
+            Stage::EventStream(stream) => stream.fill(&mut self.cursor, &mut self.out, log, turn),
+            Stage::LongPoll(poll) => {
+                if poll.fill(&self.cursor, &self.exchange, &mut self.out, log, turn) {
+                    self.finish_exchange(turn);
+                }
                 false
             }
             Stage::File(_) => self.fill_file(turn),
@@ -366,11 +386,7 @@ impl Connection {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do at the earliest.
     pub fn deadline(&self) -> Tick {
-        let stage = match &self.stage {
-            Stage::WebSocket(live) => live.deadline(),
-            _ => Tick::NEVER,
-        };
-        stage.min(self.until).min(self.out.deadline())
+        self.stage.deadline().min(self.until).min(self.out.deadline())
     }
 
     /// Whether bytes of the peer can be looked at.
@@ -382,16 +398,9 @@ impl Connection {
         }
     }
 
-    /// How many bytes to read at most: outside a content or a WebSocket no more than a head, so
-    /// that what stands behind a request that waits is never more than that.
+    /// How many bytes to read at most.
     pub fn input_bytes_max(&self, turn: &Turn) -> usize {
-        let most = match &self.stage {
-            Stage::Head(Some(partial)) => turn.limits.head_bytes - partial.bytes(),
-            Stage::Content(request) => request.content_length - request.content.len(),
-            Stage::WebSocket(_) | Stage::Leaving => turn.limits.turn_read,
-            _ => turn.limits.head_bytes,
-        };
-        most.clamp(1, turn.limits.turn_read)
+        self.stage.input_bytes_max(&turn.limits)
     }
 
     /// Whether bytes kept from before can be looked at now.
@@ -425,12 +434,32 @@ impl Connection {
 
     /// Whether it is a WebSocket on which both sides may still speak.
     pub fn is_open(&self) -> bool {
-        matches!(&self.stage, Stage::WebSocket(live) if live.is_open())
+        self.stage.is_open()
     }
 
-    /// Whether it reads topics: an open WebSocket or a waiting long poll.
+    /// Whether it reads topics: an open WebSocket, an event stream, or a waiting long poll.
     pub fn is_reading(&self) -> bool {
-        self.is_open() || matches!(self.stage, Stage::LongPoll(_))
+        self.stage.is_open() || self.stage.is_held()
+    }
+
+    /// What the client is owed by pousse.v1, if it speaks that, and where its answers go.
+    pub(crate) fn session(&mut self, turn: &mut Turn) -> Option<(&mut Session, &mut Outbox)> {
+        let Stage::WebSocket(live) = &mut self.stage else { return None };
+        Some((live.session()?, self.out.outbox(turn)))
+    }
+
+    /// Answers a command of pousse.v1 with what is wrong with it; too many end the connection.
+    pub(crate) fn refuse_command(
+        &mut self,
+        refusal: &Refusal,
+        reference: &Reference,
+        turn: &mut Turn,
+    ) -> Result<(), Fault> {
+        let Stage::WebSocket(live) = &mut self.stage else { return Ok(()) };
+        live.refuse_command(refusal, reference, &mut self.out, turn).inspect_err(|fault| {
+            self.ending_is(fault.code, fault.text, fault.why);
+            self.leave();
+        })
     }
 
     /// How it is connected, or was before it began to end.
@@ -578,38 +607,6 @@ impl Connection {
         self.leave();
         // What it is told may never be written.
         self.until = turn.now.after(turn.limits.close_timeout);
-    }
-
-    fn fill_websocket(&mut self, log: &Log, turn: &mut Turn) -> bool {
-        if !self.cursor.is_behind(log) {
-            return false;
-        }
-        if self.out.has_enough() {
-            // It has enough to take. The rest waits in the log, and is asked for once this is gone.
-            return true;
-        }
-        if let Some(behind) = self.cursor.gap(log) {
-            let oldest = log.oldest(Some(behind));
-            turn.counters.gaps += 1;
-            self.close(CloseCode::Again, &format!("gap; oldest {oldest}"), Reason::Gap, turn);
-            return false;
-        }
-        let outbox = self.out.outbox(turn);
-        self.cursor.take_frames(self.id, log, outbox, turn)
-    }
-
-    fn fill_long_poll(&mut self, log: &Log, turn: &mut Turn) {
-        let Stage::LongPoll(poll) = &self.stage else { return };
-        let is_gap = self.cursor.gap(log).is_some();
-        if !(poll.is_due || is_gap || self.cursor.is_behind(log)) {
-            return;
-        }
-        turn.counters.gaps += u64::from(is_gap);
-        let (response, limit) = (poll.response(), poll.limit);
-        let places: Vec<_> = self.cursor.places().collect();
-        self.stage = Stage::Deciding;
-        let poll = Poll { places: &places, limit, is_gap };
-        self.respond_poll(&poll, response, |_| false, log, turn);
     }
 
     fn fill_file(&mut self, turn: &mut Turn) -> bool {

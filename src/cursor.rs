@@ -1,17 +1,18 @@
 //! A cursor over the log: what one client reads, and how far it has come.
 //!
 //! This is what makes push cheap. Nothing is queued for a reader: when it can take bytes, the
-//! entries above its place are looked up and their frames, which all readers share, are put into
-//! its outbox. One that takes none stands still here and costs nothing.
+//! entries above its place are looked up and put into its outbox, in a form that all readers of
+//! that form share. One that takes none stands still here and costs nothing.
 //!
 //! Invariant: entries leave in the order of their ids, whatever topics they are of, as long as all
 //! topics are at the same place; one subscribed later from an older place catches up first.
 
 use crate::config::TAKE_BYTES;
+use crate::forms::{self, Gap};
 use crate::id::ConnId;
 use crate::log::Log;
 use crate::outbox::Outbox;
-use crate::topic::TopicNumber;
+use crate::topic::{Form, TopicNumber};
 use crate::turn::Turn;
 
 /// A place in one topic.
@@ -56,40 +57,80 @@ impl Cursor {
         self.readings.iter().find(is_gap).map(|it| it.topic)
     }
 
+    /// Goes over such a gap, which its reader is to be told of.
+    pub(crate) fn pass_gap(&mut self, log: &Log) -> Option<Gap> {
+        let is_gap = |it: &&mut Reading| it.seen < log.topic(it.topic).floor();
+        let reading = self.readings.iter_mut().find(is_gap)?;
+        let topic = log.topic(reading.topic);
+        let after = Some(log.id(std::mem::replace(&mut reading.seen, topic.floor())));
+        Some(Gap { topic: topic.name().clone(), after, oldest: log.oldest(Some(reading.topic)) })
+    }
+
+    /// The `seq` up to which all its topics have been given.
+    pub fn position(&self, log: &Log) -> u64 {
+        let next = self.readings.iter().filter_map(|it| {
+            let topic = log.topic(it.topic);
+            // What is lost is not given: the place is before it.
+            let first_lost = Some(it.seen + 1).filter(|_| it.seen < topic.floor());
+            first_lost.or_else(|| topic.after(it.seen).next().map(|entry| entry.seq))
+        });
+        next.min().map_or(log.newest().seq, |next| next - 1)
+    }
+
+    /// Whether the topic holds entries above its place in it and not above `upto`.
+    pub fn has_backlog(&self, number: TopicNumber, upto: u64, log: &Log) -> bool {
+        let reading = self.readings.iter().find(|it| it.topic == number);
+        let next = reading.and_then(|it| log.topic(number).after(it.seen).next());
+        next.is_some_and(|entry| entry.seq <= upto)
+    }
+
     /// Topics and places.
     pub fn places(&self) -> impl Iterator<Item = (TopicNumber, u64)> {
         self.readings.iter().map(|it| (it.topic, it.seen))
     }
 
-    /// Moves on over what is due and puts its frames into the outbox. True: there is more.
+    /// Moves on over what is due, but not above `upto`, and puts it into the outbox in this form.
+    /// True: there is more of it.
     ///
-    /// Work: at most 64 KiB of frames and one frame more.
-    pub fn take_frames(
+    /// Work: at most 64 KiB and one entry more.
+    pub fn take(
         &mut self,
         id: ConnId,
+        (form, upto): (Form, u64),
         log: &Log,
         outbox: &mut Outbox,
         turn: &mut Turn,
     ) -> bool {
         match self.readings.as_mut_slice() {
             [] => false,
-            [one] => take_run(one, id, log, outbox, turn),
-            _ => self.take_merged(id, log, outbox, turn),
+            [one] => take_run(one, id, (form, upto), log, outbox, turn),
+            _ => self.take_merged(id, (form, upto), log, outbox, turn),
         }
     }
 
     /// Several topics: their entries in the order of their ids.
-    fn take_merged(&mut self, id: ConnId, log: &Log, outbox: &mut Outbox, turn: &mut Turn) -> bool {
+    fn take_merged(
+        &mut self,
+        id: ConnId,
+        (form, upto): (Form, u64),
+        log: &Log,
+        outbox: &mut Outbox,
+        turn: &mut Turn,
+    ) -> bool {
         let (mut bytes, mut seen, mut more) = (0, 0, false);
-        for (_, entry) in log.merge(self.places()) {
+        for (topic, entry) in log.merge(self.places()) {
+            if entry.seq > upto {
+                break;
+            }
             if bytes >= TAKE_BYTES {
                 more = true;
                 break;
             }
-            bytes += entry.frame().len();
+            let piece = forms::form(log, topic, entry, form);
+            bytes += piece.len();
             seen = entry.seq;
             if entry.except != Some(id) {
-                outbox.push(entry.frame().clone());
+                outbox.push(piece);
                 turn.counters.delivered += 1;
             }
         }
@@ -105,31 +146,31 @@ impl Cursor {
 fn take_run(
     reading: &mut Reading,
     id: ConnId,
+    (form, upto): (Form, u64),
     log: &Log,
     outbox: &mut Outbox,
     turn: &mut Turn,
 ) -> bool {
     let topic = log.topic(reading.topic);
     let from = reading.seen;
-    let (mut bytes, mut count, mut excepted) = (0, 0, 0);
-    for entry in topic.after(from) {
+    let (mut bytes, mut count, mut excepted, mut more) = (0, 0, 0, false);
+    for entry in topic.after(from).take_while(|entry| entry.seq <= upto) {
         if bytes >= TAKE_BYTES {
+            more = true;
             break;
         }
-        bytes += entry.frame().len();
+        bytes += forms::form(log, topic, entry, form).len();
         count += 1;
         excepted += usize::from(entry.except == Some(id));
         reading.seen = entry.seq;
     }
-    let run = topic.after(from).take(count);
+    let run = topic.after(from).take(count).filter(|entry| entry.except != Some(id));
+    let pieces = run.map(|entry| forms::form(log, topic, entry, form));
     if count > 1 && excepted == 0 && bytes <= JOIN_BYTES_MAX && topic.readers() > 1 {
-        let range = (from, reading.seen);
-        outbox.push(turn.joined(reading.topic, range, run.map(|entry| entry.frame())));
+        outbox.push(turn.joined((reading.topic, form), (from, reading.seen), pieces));
     } else {
-        for entry in run.filter(|entry| entry.except != Some(id)) {
-            outbox.push(entry.frame().clone());
-        }
+        pieces.for_each(|piece| outbox.push(piece));
     }
     turn.counters.delivered += (count - excepted) as u64;
-    reading.seen < topic.last()
+    more
 }

@@ -124,6 +124,8 @@ pub enum PublishError {
     TopicsFull,
     /// Readers have not yet been offered what is already published; try again in a moment.
     Busy,
+    /// The key was used in this topic for a message of other content.
+    KeyReused,
 }
 
 sentences!(PublishError {
@@ -131,6 +133,7 @@ sentences!(PublishError {
     TooLong => "the message is over the limit max-message",
     TopicsFull => "no further topic fits: the limit max-topics is reached and all are being read",
     Busy => "readers have not yet been offered what is already published; try again in a moment",
+    KeyReused => "this key was used in this topic for another content; give each message its own",
 });
 
 /// Why a client was not made a reader of a topic.

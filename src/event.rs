@@ -7,6 +7,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::http::Request;
 use crate::metrics::Reason;
+use crate::session::Command;
 use crate::websocket::Fault;
 
 /// What came of the bytes that a connection was given. Messages may borrow from them.
@@ -19,6 +20,8 @@ pub enum Event<'s> {
     Text(Cow<'s, str>),
     /// A binary message.
     Binary(Cow<'s, [u8]>),
+    /// A command of pousse.v1.
+    Command(Box<Command>),
     /// The peer broke the protocol or a limit. The connection is closing, no event follows.
     Fault(Fault),
 }
@@ -42,6 +45,8 @@ pub enum Transport {
     Http,
     /// A request whose answer is held back.
     LongPoll,
+    /// An answer that never ends.
+    EventStream,
     /// A WebSocket.
     WebSocket,
 }
@@ -51,6 +56,7 @@ impl fmt::Display for Transport {
         f.write_str(match self {
             Transport::Http => "http",
             Transport::LongPoll => "long-poll",
+            Transport::EventStream => "event-stream",
             Transport::WebSocket => "websocket",
         })
     }

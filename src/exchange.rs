@@ -3,6 +3,7 @@
 //! It outlives the request, which is gone by the time a long poll is answered, so it holds a few
 //! bytes and no text of the peer's.
 
+use crate::config::PROTOCOL_V1;
 use crate::http::Request;
 use crate::log::Log;
 use crate::origin;
@@ -132,6 +133,11 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
+    /// Whether pousse.v1 is spoken from here on.
+    pub(crate) fn is_session(&self) -> bool {
+        PROTOCOL_V1.is_some() && self.subprotocol.as_deref() == PROTOCOL_V1
+    }
+
     /// The head that ends HTTP on this connection (RFC 6455 §4.2.2).
     pub(crate) fn response(self) -> Response {
         let response = Response::new(101)

@@ -155,13 +155,12 @@ impl Context<'_> {
         topic: &str,
         after: After,
     ) -> Result<(), SubscribeError> {
-        self.hub.subscribe(conn, topic, after)
+        self.hub.subscribe(conn, topic, after, None)
     }
 
     /// Ends a reading; false if there was none.
     pub fn unsubscribe(&mut self, conn: ConnId, topic: &str) -> bool {
-        let Some(number) = self.hub.log.find(topic) else { return false };
-        self.hub.clients.unread(conn, number, &mut self.hub.log)
+        self.hub.unsubscribe(conn, topic)
     }
 
     /// Begins the closing handshake. `on_close` follows when the connection has ended.

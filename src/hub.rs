@@ -1,7 +1,8 @@
 //! Everything but the handler and the readiness of sockets: clients, log, rules, files.
 //!
-//! This is what a handler's `Context` acts on and what an [`Answer`] is carried out on. It queues
-//! and notes; it calls no handler and writes to no socket, so nothing re-enters.
+//! This is what a handler's `Context` acts on, and where commands of pousse.v1 are carried out;
+//! answers to requests are in `perform.rs`. It queues and notes; it calls no handler and writes to
+//! no socket, so nothing re-enters.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,19 +11,21 @@ use std::time::Instant;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clients::Clients;
-use crate::config::{Config, Publish};
+use crate::config::{Config, Limits, Publish};
 use crate::error::{PublishError, SendError, SubscribeError};
 use crate::files::Files;
-use crate::http::{Refusal, Request};
+use crate::forms::Gap;
+use crate::http::Refusal;
 use crate::id::{After, ConnId, EntryId};
 use crate::log::Log;
 use crate::message::Message;
 use crate::metrics::Reason;
-use crate::poll::{self, LongPoll};
-use crate::response::Response;
-use crate::routes::{self, Answer, Poll, Reads, Rules};
+use crate::outbox::Outbox;
+use crate::routes::{self, Rules};
+use crate::session::{self, Command, Reference, What};
 use crate::topic::TopicNumber;
 use crate::turn::Turn;
+use crate::websocket::Fault;
 
 /// Slots reserved at the start; beyond it the slab grows as clients come.
 const CLIENTS_RESERVED_MAX: usize = 1 << 20;
@@ -92,21 +95,37 @@ impl Hub {
         message: Message<'_>,
         except: Option<ConnId>,
     ) -> Result<EntryId, PublishError> {
-        self.append(topic, message, except).inspect_err(|error| {
-            self.turn.counters.count_refused(reason_of(*error));
-        })
-    }
-
-    fn append(
-        &mut self,
-        topic: &str,
-        message: Message<'_>,
-        except: Option<ConnId>,
-    ) -> Result<EntryId, PublishError> {
-        let (number, id) = self.log.append(topic, message, except, self.turn.now)?;
+        let appended = self.log.append(topic, message, except, self.turn.now);
+        let (number, id) =
+            appended.inspect_err(|error| self.turn.counters.count_refused(reason_of(*error)))?;
         self.turn.counters.published += 1;
         self.clients.spread(number);
         Ok(id)
+    }
+
+    /// Publishes for a client, once for each key. Who publishes is not read while readers are
+    /// behind.
+    pub(crate) fn publish_for(
+        &mut self,
+        conn: ConnId,
+        topic: &str,
+        message: Message<'_>,
+        key: Option<&str>,
+    ) -> Result<(TopicNumber, EntryId), Refusal> {
+        let now = self.turn.now;
+        let appended = match key {
+            None => self.log.append(topic, message, None, now).map(|it| (it, true)),
+            Some(key) => self.log.append_once(topic, message, key, now),
+        };
+        let ((number, id), is_new) = appended.map_err(refusal_of)?;
+        if is_new {
+            self.turn.counters.published += 1;
+            self.clients.spread(number);
+        }
+        if let Some(client) = self.clients.get_mut(conn) {
+            client.is_publisher = true;
+        }
+        Ok((number, id))
     }
 
     /// Whether something waits for the next turn that no event will announce.
@@ -133,88 +152,133 @@ impl Hub {
         }
     }
 
-    /// Makes an open WebSocket a reader of one more topic.
+    /// Makes an open WebSocket a reader of one more topic. Over pousse.v1 it is told so, and of a
+    /// gap; in text mode a gap closes it.
     pub(crate) fn subscribe(
         &mut self,
         conn: ConnId,
         topic: &str,
         after: After,
+        reference: Reference,
     ) -> Result<(), SubscribeError> {
-        let client = self.clients.get(conn).filter(|client| client.connection.is_open());
+        let client = self.clients.get_mut(conn).filter(|client| client.connection.is_open());
         let client = client.ok_or(SubscribeError::Gone)?;
         let number = self.log.find(topic);
-        if number.is_some_and(|number| client.reads(number)) {
+        let is_read = number.is_some_and(|number| client.reads(number));
+        let is_session = client.connection.session(&mut self.turn).is_some();
+        if is_read && !is_session {
             return Ok(());
         }
-        if client.connection.cursor.readings.len() >= self.turn.limits.subscriptions {
+        let pending = client.connection.session(&mut self.turn).map_or(0, |(it, _)| it.pending());
+        let readings = client.connection.cursor.readings.len();
+        // Where it stands before it reads this topic: up to there the topic is to catch up.
+        let position = client.connection.cursor.position(&self.log);
+        if readings + usize::from(!is_read) > self.turn.limits.subscriptions
+            || pending >= self.turn.limits.subscriptions
+        {
             self.turn.counters.count_refused(Reason::Subscriptions);
             return Err(SubscribeError::TooMany);
         }
-        let place = self.log.place(number, after);
-        if place.is_gap {
+        let gap = self.gap(topic, after).filter(|_| !is_read);
+        if let Some(gap) = &gap {
             self.turn.counters.gaps += 1;
-            let reason = format!("gap; oldest {}", self.log.oldest(number));
-            self.close(conn, CloseCode::Again, &reason, Reason::Gap);
-            return Ok(());
+            if !is_session {
+                let reason = format!("gap; oldest {}", gap.oldest);
+                self.close(conn, CloseCode::Again, &reason, Reason::Gap);
+                return Ok(());
+            }
         }
+        let place = self.log.place(number, after);
         match self.clients.read(conn, topic, place.seen, &mut self.log) {
-            Ok(_) => Ok(()),
-            Err(PublishError::BadTopic) => Err(SubscribeError::BadTopic),
-            Err(_) => Err(SubscribeError::TopicsFull),
+            Ok(_) => {}
+            Err(PublishError::BadTopic) => return Err(SubscribeError::BadTopic),
+            Err(_) => return Err(SubscribeError::TopicsFull),
         }
-    }
-
-    /// Carries out an answer. True: a WebSocket was opened by it.
-    pub(crate) fn perform(&mut self, conn: ConnId, request: &Request, answer: Answer) -> bool {
-        let result = match answer {
-            Answer::Response(response) => {
-                self.respond(conn, &response);
-                Ok(())
-            }
-            Answer::Upgrade(reads) => return self.open(conn, request, &reads),
-            Answer::Poll(poll) => {
-                self.check_origin(conn, request).and_then(|()| self.poll(conn, request, &poll))
-            }
-            Answer::Publish(topic) => self
-                .check_origin(conn, request)
-                .and_then(|()| self.publish_request(conn, request, &topic)),
-            Answer::File => self.send_file(conn, request),
+        let (Some(client), Some(number)) = (self.clients.get_mut(conn), self.log.find(topic))
+        else {
+            return Ok(());
         };
-        if let Err(refusal) = result {
-            self.refuse(conn, request, &refusal);
+        let has_backlog = client.connection.cursor.has_backlog(number, position, &self.log);
+        let Some((session, outbox)) = client.connection.session(&mut self.turn) else {
+            return Ok(());
+        };
+        if let Some(gap) = &gap {
+            session::put_gap(outbox, gap);
         }
-        false
+        let state = (!is_read, has_backlog);
+        session.subscribed(number, state, position, reference, &self.log, outbox);
+        Ok(())
     }
 
-    /// Messages are not for pages of foreign origins, whatever route led to them.
-    fn check_origin(&self, conn: ConnId, request: &Request) -> Result<(), Refusal> {
-        routes::check_origin(request, &self.rules, self.is_on_loopback(conn))
+    /// The gap that someone has who asks for `after` in this topic, if there is one.
+    pub(crate) fn gap(&self, topic: &str, after: After) -> Option<Gap> {
+        let number = self.log.find(topic);
+        let gap =
+            || Gap { topic: topic.into(), after: after.id(), oldest: self.log.oldest(number) };
+        self.log.place(number, after).is_gap.then(gap)
     }
 
-    /// Answers with what is wrong, and says so in the log.
-    pub(crate) fn refuse(&mut self, conn: ConnId, request: &Request, refusal: &Refusal) {
-        // Everyone asks for files that are not there.
-        let level = if refusal.status == 404 { log::Level::Debug } else { log::Level::Info };
-        log::log!(
-            level,
-            "event=refused client={conn} peer={} status={} reason={} path={:?} detail={:?}",
-            request.peer(),
-            refusal.status,
-            refusal.reason,
-            request.path(),
-            refusal.detail
-        );
-        if let Some(client) = self.clients.get_mut(conn) {
-            client.connection.refuse(refusal, !request.is_whole(), &mut self.turn);
+    /// Ends a reading; false if there was none.
+    pub(crate) fn unsubscribe(&mut self, conn: ConnId, topic: &str) -> bool {
+        let Some(number) = self.log.find(topic) else { return false };
+        if let Some(client) = self.clients.get_mut(conn)
+            && let Some((session, outbox)) = client.connection.session(&mut self.turn)
+        {
+            let refusal = Refusal::new(
+                409,
+                Reason::WrongCommands,
+                "the topic was unsubscribed before its backlog had been given",
+            );
+            for reference in session.give_up(number) {
+                session::put_error(outbox, &refusal, &reference);
+            }
+            self.clients.touch(conn);
         }
+        self.clients.unread(conn, number, &mut self.log)
     }
 
-    /// Answers a request whose handler panicked.
-    pub(crate) fn fail_request(&mut self, conn: ConnId) {
-        let detail = "the handler of this request failed; the server's log says why";
-        if let Some(client) = self.clients.get_mut(conn) {
-            let refusal = Refusal::new(500, Reason::Panic, detail);
-            client.connection.refuse(&refusal, true, &mut self.turn);
+    /// Carries out a command of pousse.v1.
+    ///
+    /// # Errors
+    /// It was wrong, and one too many: the connection is closing.
+    pub(crate) fn command(&mut self, conn: ConnId, command: Command) -> Result<(), Fault> {
+        let Command { what, reference } = command;
+        let refused = match what {
+            What::Subscribe { topic, after } => {
+                // What went wrong before it was noted: then the `ref` is still here.
+                let result = self.subscribe(conn, &topic, after, reference.clone());
+                result.err().map(|error| subscribe_refusal(error, &self.turn.limits))
+            }
+            What::Unsubscribe { topic } => {
+                self.unsubscribe(conn, &topic);
+                self.answer(conn, |outbox| session::put_unsubscribed(outbox, &topic, &reference));
+                None
+            }
+            What::Publish { .. } if self.rules.publish == Publish::Nobody => {
+                Some(routes::publishing_not_allowed())
+            }
+            What::Publish { topic, kind, payload, key } => {
+                let message = What::message(kind, &payload);
+                let result = self.publish_for(conn, &topic, message, key.as_deref());
+                if let Ok((_, id)) = &result {
+                    let id = *id;
+                    self.answer(conn, |outbox| {
+                        session::put_published(outbox, &topic, id, &reference);
+                    });
+                }
+                result.err()
+            }
+        };
+        let (Some(refusal), Some(client)) = (refused, self.clients.get_mut(conn)) else {
+            return Ok(());
+        };
+        client.connection.refuse_command(&refusal, &reference, &mut self.turn)
+    }
+
+    fn answer(&mut self, conn: ConnId, put: impl FnOnce(&mut Outbox)) {
+        let client = self.clients.get_mut(conn);
+        if let Some((_, outbox)) = client.and_then(|it| it.connection.session(&mut self.turn)) {
+            put(outbox);
         }
     }
 
@@ -223,141 +287,6 @@ impl Hub {
         let listener = self.clients.get(conn).map_or(0, |client| usize::from(client.listener));
         self.on_loopback.get(listener).copied().unwrap_or(false)
     }
-
-    fn respond(&mut self, conn: ConnId, response: &Response) {
-        if let Some(client) = self.clients.get_mut(conn) {
-            client.connection.respond(response, &mut self.turn);
-        }
-    }
-
-    /// The opening handshake, then the topics. A gap closes it again: text frames cannot tell one.
-    fn open(&mut self, conn: ConnId, request: &Request, reads: &Reads) -> bool {
-        let upgrade = match routes::handshake(request, &self.rules, self.is_on_loopback(conn)) {
-            Ok(upgrade) => upgrade,
-            Err(refusal) => {
-                self.refuse(conn, request, &refusal);
-                return false;
-            }
-        };
-        let Some(client) = self.clients.get_mut(conn) else { return false };
-        client.connection.upgrade(upgrade, &mut self.turn);
-        client.is_opened = true;
-        for topic in &reads.topics {
-            let after = reads.after.unwrap_or(After::Now);
-            if let Err(error) = self.subscribe(conn, topic, after) {
-                self.close(conn, CloseCode::Again, &error.to_string(), Reason::MaxTopics);
-            }
-        }
-        if let Some(code) = self.drain {
-            self.close(conn, code, "", Reason::Drain);
-        }
-        true
-    }
-
-    /// Answers a poll, or has it wait for something to answer.
-    fn poll(&mut self, conn: ConnId, request: &Request, poll: &Poll) -> Result<(), Refusal> {
-        let after = poll.reads.after.unwrap_or(After::Earliest);
-        let mut is_gap = false;
-        let mut has_news = false;
-        let mut places: Vec<(TopicNumber, u64)> = Vec::new();
-        for topic in &poll.reads.topics {
-            let number = self.log.find(topic);
-            let place = self.log.place(number, after);
-            is_gap |= place.is_gap;
-            if let Some(number) = number {
-                has_news |= self.log.topic(number).count_after(place.seen) > 0;
-                places.push((number, place.seen));
-            }
-        }
-        self.turn.counters.gaps += u64::from(is_gap);
-        let may_wait = request.method() == "GET" && !has_news && !is_gap && self.drain.is_none();
-        if let Some(wait) = poll.wait.filter(|wait| may_wait && !wait.is_zero()) {
-            return self.begin_wait(conn, poll, wait);
-        }
-        let response = match poll.wait {
-            Some(_) => long_poll(poll).response(),
-            None => Response::new(200).with("Cache-Control", "private, no-cache"),
-        };
-        let Some(client) = self.clients.get_mut(conn) else { return Ok(()) };
-        let answer = poll::Poll { places: &places, limit: poll.limit, is_gap };
-        let known = |tag: &str| poll.wait.is_none() && routes::has_tag(request, tag);
-        client.connection.respond_poll(&answer, response, known, &self.log, &mut self.turn);
-        Ok(())
-    }
-
-    fn begin_wait(
-        &mut self,
-        conn: ConnId,
-        poll: &Poll,
-        wait: std::time::Duration,
-    ) -> Result<(), Refusal> {
-        let after = poll.reads.after.unwrap_or(After::Earliest);
-        for topic in &poll.reads.topics {
-            let place = self.log.place(self.log.find(topic), after);
-            if let Err(error) = self.clients.read(conn, topic, place.seen, &mut self.log) {
-                self.clients.stop_reading(conn, &mut self.log);
-                return Err(refusal_of(error));
-            }
-        }
-        if let Some(client) = self.clients.get_mut(conn) {
-            client.connection.wait(long_poll(poll), wait, &self.turn);
-        }
-        Ok(())
-    }
-
-    fn publish_request(
-        &mut self,
-        conn: ConnId,
-        request: &Request,
-        topic: &str,
-    ) -> Result<(), Refusal> {
-        let content = request.content();
-        let is_octets = request.field("content-type").is_some_and(|value| {
-            let kind = value.split(';').next().unwrap_or_default();
-            kind.trim().eq_ignore_ascii_case("application/octet-stream")
-        });
-        let message = match str::from_utf8(content) {
-            Ok(text) if !is_octets => Message::Text(text),
-            _ => Message::Binary(content),
-        };
-        let id = self.append(topic, message, None).map_err(refusal_of)?;
-        let readers = self.log.find(topic).map_or(0, |number| self.log.topic(number).readers());
-        let mut json = format!("{{\"id\":\"{id}\",\"topic\":").into_bytes();
-        crate::json::push_string(&mut json, topic);
-        json.extend_from_slice(format!(",\"readers\":{readers}}}\n").as_bytes());
-        let response = Response::json(201, json).with("Cache-Control", "no-store");
-        self.respond(conn, &response);
-        if let Some(client) = self.clients.get_mut(conn) {
-            client.is_publisher = true;
-        }
-        Ok(())
-    }
-
-    fn send_file(&mut self, conn: ConnId, request: &Request) -> Result<(), Refusal> {
-        let not_found = Refusal::new(404, Reason::Request, "there is nothing at this path");
-        let found = self.files.find(request.path()).map_err(|error| {
-            log::warn!("event=file_failed client={conn} error={error}");
-            let detail = "the server has no descriptor left for the file; try again in a moment";
-            Refusal::new(503, Reason::File, detail).with(&[("Retry-After", "5")])
-        })?;
-        let found = found.ok_or(not_found)?;
-        let Some(client) = self.clients.get_mut(conn) else { return Ok(()) };
-        if routes::has_tag(request, &found.etag) {
-            let response = Response::new(304)
-                .with("ETag", String::from(found.etag))
-                .with("Cache-Control", "no-cache");
-            client.connection.respond(&response, &mut self.turn);
-        } else {
-            client.connection.send_file(found, &mut self.turn);
-        }
-        Ok(())
-    }
-}
-
-/// What a long poll waits with.
-fn long_poll(poll: &Poll) -> LongPoll {
-    let preference = poll.wait.filter(|_| poll.is_preference).map(|wait| wait.as_secs());
-    LongPoll { limit: poll.limit, preference, is_due: false }
 }
 
 /// The word under which a failed publish is counted.
@@ -367,13 +296,28 @@ fn reason_of(error: PublishError) -> Reason {
         PublishError::TooLong => Reason::MaxMessage,
         PublishError::TopicsFull => Reason::MaxTopics,
         PublishError::Busy => Reason::Outbox,
+        PublishError::KeyReused => Reason::Key,
     }
 }
 
-fn refusal_of(error: PublishError) -> Refusal {
+fn subscribe_refusal(error: SubscribeError, limits: &Limits) -> Refusal {
+    match error {
+        SubscribeError::TooMany => Refusal::new(
+            400,
+            Reason::Subscriptions,
+            format!("at most {} topics can be read at once", limits.subscriptions),
+        ),
+        SubscribeError::TopicsFull => refusal_of(PublishError::TopicsFull),
+        SubscribeError::Gone | SubscribeError::BadTopic => refusal_of(PublishError::BadTopic),
+    }
+}
+
+/// What a publisher is told.
+pub(crate) fn refusal_of(error: PublishError) -> Refusal {
     let status = match error {
         PublishError::BadTopic => 400,
         PublishError::TooLong => 413,
+        PublishError::KeyReused => 422,
         PublishError::TopicsFull | PublishError::Busy => 503,
     };
     let refusal = Refusal::new(status, reason_of(error), error.to_string());

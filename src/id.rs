@@ -118,6 +118,16 @@ pub enum After {
     Id(EntryId),
 }
 
+impl After {
+    /// The entry named, if one is.
+    pub(crate) fn id(self) -> Option<EntryId> {
+        match self {
+            After::Id(id) if id != EntryId::UNKNOWN => Some(id),
+            _ => None,
+        }
+    }
+}
+
 impl FromStr for After {
     type Err = BadEntryId;
 

@@ -1,5 +1,5 @@
-//! A push server: messages reach browsers the moment they exist, by polling, by long polling or
-//! over WebSocket, all from one log. One thread, one [mio] readiness loop, no async runtime.
+//! A push server: messages reach browsers the moment they exist, by polling, long polling, an event
+//! stream or a WebSocket, all from one log. One thread, one [mio] readiness loop, no async runtime.
 //!
 //! Write a [`Handler`], give it to [`Server::bind`], call [`Server::run`]:
 //!
@@ -27,37 +27,41 @@
 //! this one.
 //!
 //! ```text
-//! 12  server      THE LOOP: wait, note, read, time, obey, deliver, forget, accept
-//! 11  app         the handler beside the hub, and each call of it
-//! 10  handler     what an application writes, and what it may do
-//!  9  hub         clients, log, rules and files: what an answer is carried out on
-//!  8  clients     everyone connected, and who reads which topic
-//!  7  connection  one client's protocol as a state machine
-//!  6  live        a WebSocket's pings and closing handshake
+//! 14  server      THE LOOP: wait, note, read, time, obey, deliver, forget, accept
+//! 13  app         the handler beside the hub, and each call of it
+//! 12  handler     what an application writes     perform    an answer carried out
+//! 11  hub         clients, log, rules and files: what handlers and commands act on
+//! 10  clients     everyone connected, and who reads which topic
+//!  9  connection  one client's protocol as a state machine
+//!  8  stage       what a connection is in the middle of
+//!  7  live        a WebSocket after its opening  long_poll  an answer held back
 //!     routes      from a request to an answer
-//!  5  event       what a connection tells           exchange   the writing of one answer
-//!     listeners   whom to accept
-//!  4  cursor      from the log to an outbox         outgoing   an outbox and its delay
-//!     head        a request head as it arrives      poll       entries as JSON
-//!     stream      TCP and unix sockets
-//!  3  log         everything published              turn       what the loop lends
-//!     http        requests                          remote     the door for other threads
-//!  2  topic       the entries of one name           websocket  messages over frames
+//!  6  event       what a connection tells        exchange   the writing of one answer
+//!     listeners   whom to accept                 event_stream  one answer that never ends
+//!  5  cursor      from the log to an outbox      poll       entries as one answer
+//!     session     the subprotocol pousse.v1
+//!  4  forms       an entry as it leaves          outgoing   an outbox and its delay
+//!     head        a request head as it arrives   stream     TCP and unix sockets
+//!  3  log         everything published           turn       what the loop lends
+//!     http        requests                       remote     the door for other threads
+//!  2  topic       the entries of one name        websocket  messages over frames
 //!     origin      who may ask
-//!  1  config      every setting and limit           outbox     bytes on their way out
-//!     response    answers as bytes                  files      from a path to a file
-//!     deadlines   who must be looked at by when
+//!  1  config      every setting and limit        outbox     bytes on their way out
+//!     response    answers as bytes               files      from a path to a file
+//!     deadlines   who must be looked at by when  bucket     how much at once
 //!  0  id  message  error  metrics  tick  json  input  percent
 //! ```
 //!
 //! # Features
 //!
-//! `daemon` (default): the program `pousse`. `files`: [`Config::root`], folders of static files.
+//! `daemon` (default): the program `pousse`. `v1` (default): the subprotocol pousse.v1, JSON over
+//! one WebSocket. `files`: [`Config::root`], folders of static files.
 //! Without any: mio, tungstenite, slab, httparse, bytes, log and what these pull in.
 
 #![forbid(unsafe_code)]
 
 mod app;
+mod bucket;
 mod clients;
 mod config;
 mod connection;
@@ -65,8 +69,10 @@ mod cursor;
 mod deadlines;
 mod error;
 mod event;
+mod event_stream;
 mod exchange;
 mod files;
+mod forms;
 mod handler;
 mod head;
 mod http;
@@ -77,17 +83,21 @@ mod json;
 mod listeners;
 mod live;
 mod log;
+mod long_poll;
 mod message;
 mod metrics;
 mod origin;
 mod outbox;
 mod outgoing;
 mod percent;
+mod perform;
 mod poll;
 mod remote;
 mod response;
 mod routes;
 mod server;
+mod session;
+mod stage;
 mod stream;
 mod tick;
 mod topic;

@@ -1,18 +1,23 @@
-//! A WebSocket's life after its opening handshake: pings, pongs, and the closing handshake
-//! (RFC 6455 §5.5, §7).
+//! A WebSocket's life after its opening handshake: what is pushed, pings, pongs, and the closing
+//! handshake (RFC 6455 §5.5, §7), in text mode or in pousse.v1.
 //!
-//! What its bytes mean is told by `websocket.rs`; here it is acted upon. Messages are handed on,
-//! control frames are answered, silence is noticed.
+//! What its bytes mean is told by `websocket.rs`, what a command means by `session.rs`; here it is
+//! acted upon. Messages are handed on, control frames are answered, silence is noticed.
 
 use tungstenite::protocol::frame::coding::{CloseCode, Control};
 
+use crate::cursor::Cursor;
 use crate::error::SendError;
 use crate::event::Event;
-use crate::id::ConnId;
+use crate::http::Refusal;
+use crate::id::{ConnId, EntryId};
+use crate::log::Log;
 use crate::message::{Message, put_frame_head};
 use crate::metrics::Reason;
 use crate::outgoing::Outgoing;
+use crate::session::{self, Reference, Session};
 use crate::tick::Tick;
+use crate::topic::Form;
 use crate::turn::Turn;
 use crate::websocket::{self, Fault, Incoming, WebSocket};
 
@@ -28,6 +33,19 @@ pub(crate) struct Live {
     is_closing: bool,
     /// A pong for a peer that takes no bytes; the newest ping is the one that counts.
     pong: Option<Box<[u8]>>,
+    /// It speaks pousse.v1, else text mode.
+    session: Option<Box<Session>>,
+}
+
+/// What came of taking from the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// It has what there is.
+    All,
+    /// There is more once that has been written.
+    More,
+    /// Entries were lost, and text frames cannot tell it; the oldest that is kept.
+    Gap(EntryId),
 }
 
 /// What came of the peer's bytes.
@@ -45,6 +63,16 @@ pub(crate) enum Heard<'s> {
 
 const NO_PONG: Fault =
     Fault { code: CloseCode::Policy, why: Reason::PongTimeout, text: "no pong came in time" };
+const BINARY: Fault = Fault {
+    code: CloseCode::Unsupported,
+    why: Reason::Protocol,
+    text: "pousse.v1 is JSON in text frames; bytes go into base64",
+};
+const FLOOD: Fault = Fault {
+    code: CloseCode::Policy,
+    why: Reason::WrongCommands,
+    text: "too many commands that are wrong",
+};
 const TOO_SLOW: &str = "too slow";
 const UNFINISHED: Fault = Fault {
     code: CloseCode::Policy,
@@ -54,7 +82,7 @@ const UNFINISHED: Fault = Fault {
 
 impl Live {
     /// A WebSocket that has just been opened.
-    pub(crate) fn new(id: ConnId, turn: &Turn) -> Self {
+    pub(crate) fn new(id: ConnId, is_session: bool, turn: &Turn) -> Self {
         let mut live = Self {
             frames: WebSocket::default(),
             id,
@@ -62,6 +90,7 @@ impl Live {
             awaits_pong: false,
             is_closing: false,
             pong: None,
+            session: is_session.then(Box::default),
         };
         live.rest_until_next_ping(turn);
         live
@@ -92,7 +121,21 @@ impl Live {
                 Ok(Some(_)) if self.is_closing => {}
                 Ok(Some(Incoming::Text(text))) => {
                     turn.counters.received += 1;
-                    return Heard::Message(Event::Text(text));
+                    if self.session.is_none() {
+                        return Heard::Message(Event::Text(text));
+                    }
+                    match session::parse(&text) {
+                        Ok(command) => return Heard::Message(Event::Command(Box::new(command))),
+                        Err((refusal, reference)) => {
+                            let refused = self.refuse_command(&refusal, &reference, out, turn);
+                            if let Err(fault) = refused {
+                                return Heard::Failed(fault);
+                            }
+                        }
+                    }
+                }
+                Ok(Some(Incoming::Binary(_))) if self.session.is_some() => {
+                    return Heard::Failed(self.fail(BINARY, out, turn));
                 }
                 Ok(Some(Incoming::Binary(bytes))) => {
                     turn.counters.received += 1;
@@ -137,6 +180,9 @@ impl Live {
         self.awaits_pong = true;
         self.ping = turn.now.after(turn.limits.pong_timeout);
         out.outbox(turn).write_with(|out| websocket::put_control(out, Control::Ping, b""));
+        if let Some(session) = &mut self.session {
+            session.owes_place = true;
+        }
         None
     }
 
@@ -165,6 +211,10 @@ impl Live {
             turn.counters.count_refused(Reason::Outbox);
             return Err(SendError::Full);
         }
+        if self.session.is_some() {
+            session::put_direct(out.outbox(turn), message);
+            return Ok(());
+        }
         let payload = message.as_bytes();
         out.outbox(turn).write_with(|out| {
             put_frame_head(out, message.kind().into(), payload.len());
@@ -173,8 +223,78 @@ impl Live {
         Ok(())
     }
 
+    /// What the client is owed by pousse.v1, if it speaks that and may still be spoken to.
+    pub(crate) fn session(&mut self) -> Option<&mut Session> {
+        self.session.as_deref_mut().filter(|_| !self.is_closing)
+    }
+
+    /// Answers a command with what is wrong with it.
+    ///
+    /// # Errors
+    /// It was one too many: the WebSocket is closing.
+    pub(crate) fn refuse_command(
+        &mut self,
+        refusal: &Refusal,
+        reference: &Reference,
+        out: &mut Outgoing,
+        turn: &mut Turn,
+    ) -> Result<(), Fault> {
+        let Some(session) = self.session() else { return Ok(()) };
+        // That there is no room is not the client's fault.
+        if refusal.status < 500 && !session.bears_wrong(&turn.limits, turn.now) {
+            return Err(self.fail(FLOOD, out, turn));
+        }
+        turn.counters.count_refused(refusal.reason);
+        session::put_error(out.outbox(turn), refusal, reference);
+        Ok(())
+    }
+
+    /// Takes what is due from the log.
+    pub(crate) fn fill(
+        &mut self,
+        cursor: &mut Cursor,
+        out: &mut Outgoing,
+        log: &Log,
+        turn: &mut Turn,
+    ) -> Filled {
+        self.send_pong(out, turn);
+        let is_behind = cursor.is_behind(log);
+        if is_behind && out.has_enough() {
+            // It has enough to take. The rest waits in the log, and is asked for once this is gone.
+            return Filled::More;
+        }
+        let Some(session) = &mut self.session else {
+            if let Some(behind) = cursor.gap(log) {
+                return Filled::Gap(log.oldest(Some(behind)));
+            }
+            let outbox = if is_behind { out.outbox(turn) } else { return Filled::All };
+            return match cursor.take(self.id, (Form::Frame, u64::MAX), log, outbox, turn) {
+                true => Filled::More,
+                false => Filled::All,
+            };
+        };
+        if is_behind {
+            let outbox = out.outbox(turn);
+            while let Some(gap) = cursor.pass_gap(log) {
+                session::put_gap(outbox, &gap);
+                turn.counters.gaps += 1;
+            }
+            if cursor.take(self.id, (Form::Session, session.upto()), log, outbox, turn) {
+                return Filled::More;
+            }
+        }
+        if session.is_catching_up() {
+            session.caught_up(log, out.outbox(turn));
+            return Filled::More;
+        }
+        if std::mem::take(&mut session.owes_place) {
+            session::put_place(out.outbox(turn), log.newest());
+        }
+        Filled::All
+    }
+
     /// Sends the pong that had to wait.
-    pub(crate) fn send_pong(&mut self, out: &mut Outgoing, turn: &mut Turn) {
+    fn send_pong(&mut self, out: &mut Outgoing, turn: &mut Turn) {
         if let Some(payload) = self.pong.take_if(|_| out.bytes() == 0) {
             out.outbox(turn).write_with(|out| websocket::put_control(out, Control::Pong, &payload));
         }
@@ -230,10 +350,7 @@ impl Live {
         self.pong = None;
     }
 
-    /// The interval, spread by ±20 % so that clients who came together do not answer together.
     fn rest_until_next_ping(&mut self, turn: &Turn) {
-        let share = (self.id.scatter() ^ u64::from(turn.now.0)) % 401;
-        let per_mille = 800 + u32::try_from(share).unwrap_or(0);
-        self.ping = turn.now.after(turn.limits.ping * per_mille / 1000);
+        self.ping = turn.now.after(turn.spread(turn.limits.ping, self.id));
     }
 }

@@ -24,7 +24,7 @@ use crate::error::PublishError;
 use crate::id::{After, ConnId, EntryId};
 use crate::message::Message;
 use crate::tick::Tick;
-use crate::topic::{Entry, Topic, TopicNumber, is_topic_name};
+use crate::topic::{Entry, Form, Topic, TopicNumber, is_topic_name};
 
 /// What an entry costs beside its frame: itself, its place in `order`, the allocator's share.
 const ENTRY_OVERHEAD_BYTES: usize = size_of::<Entry>() + size_of::<Ordered>() + 32;
@@ -100,6 +100,18 @@ impl Log {
         except: Option<ConnId>,
         now: Tick,
     ) -> Result<(TopicNumber, EntryId), PublishError> {
+        self.append_keyed(topic, message, except, None, now)
+    }
+
+    /// As [`append`](Self::append), under a key with which the same will not be appended twice.
+    fn append_keyed(
+        &mut self,
+        topic: &str,
+        message: Message<'_>,
+        except: Option<ConnId>,
+        key: Option<&str>,
+        now: Tick,
+    ) -> Result<(TopicNumber, EntryId), PublishError> {
         if message.as_bytes().len() > self.limits.max_message {
             return Err(PublishError::TooLong);
         }
@@ -111,13 +123,36 @@ impl Log {
         let seq = self.last;
         self.order.push_back(Ordered { seq, topic: number, at: now });
         let topic = self.topics.get_mut(number.0 as usize).expect("it was opened just now");
-        self.bytes += topic.push(seq, message, except) + ENTRY_OVERHEAD_BYTES;
+        self.bytes += topic.push(seq, message, except, key) + ENTRY_OVERHEAD_BYTES;
         self.entries += 1;
         if !topic.is_crowded {
             topic.is_crowded = true;
             self.crowded.push(number);
         }
         Ok((number, self.id(seq)))
+    }
+
+    /// Appends a message unless this key was used in the topic for one that is still kept: then
+    /// that one is the answer (the second value is false), if its content is the same.
+    ///
+    /// # Errors
+    /// [`PublishError`]; then nothing was kept.
+    pub fn append_once(
+        &mut self,
+        topic: &str,
+        message: Message<'_>,
+        key: &str,
+        now: Tick,
+    ) -> Result<((TopicNumber, EntryId), bool), PublishError> {
+        if let Some(number) = self.find(topic)
+            && let Some(entry) = self.topic(number).keyed(key)
+        {
+            return match entry.message() == message {
+                true => Ok(((number, self.id(entry.seq)), false)),
+                false => Err(PublishError::KeyReused),
+            };
+        }
+        Ok((self.append_keyed(topic, message, None, Some(key), now)?, true))
     }
 
     /// Counts a reader of the topic, which exists from now on.
@@ -185,7 +220,7 @@ impl Log {
     pub fn drop_encoded(&mut self) {
         for (number, seq) in std::mem::take(self.encoded.get_mut()) {
             if let Some(topic) = self.topics.get_mut(number.0 as usize) {
-                topic.forget_envelope(seq);
+                topic.forget_forms(seq);
             }
         }
         self.encoded_bytes.set(0);
@@ -231,10 +266,16 @@ impl Log {
         merge
     }
 
-    /// The entry's envelope, made by `encode` when it is first needed.
-    pub fn envelope(&self, topic: &Topic, entry: &Entry, encode: impl FnOnce() -> Bytes) -> Bytes {
-        entry.envelope(|| {
-            let bytes = encode();
+    /// The entry in this form, made by `encode` when it is first needed.
+    pub fn form(
+        &self,
+        topic: &Topic,
+        entry: &Entry,
+        form: Form,
+        encode: impl FnOnce() -> Vec<u8>,
+    ) -> Bytes {
+        entry.form(form, || {
+            let bytes = Bytes::from(encode());
             self.encodings.set(self.encodings.get() + 1);
             self.encoded_bytes.set(self.encoded_bytes.get() + bytes.len());
             if let Some(number) = self.find(topic.name()) {
@@ -361,8 +402,8 @@ impl Log {
     }
 
     fn drop_front(&mut self, number: TopicNumber) {
-        if let Some((frame_bytes, encoded_bytes)) = self.topic_mut(number).pop() {
-            self.bytes -= frame_bytes + ENTRY_OVERHEAD_BYTES;
+        if let Some((bytes, encoded_bytes)) = self.topic_mut(number).pop() {
+            self.bytes -= bytes + ENTRY_OVERHEAD_BYTES;
             self.encoded_bytes.set(self.encoded_bytes.get() - encoded_bytes);
             self.entries -= 1;
         }

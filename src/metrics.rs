@@ -79,6 +79,10 @@ words! {
         Requests => "requests",
         /// The limit of that name.
         Subscriptions => "subscriptions",
+        /// A command of pousse.v1 that cannot be carried out, or too many of them.
+        WrongCommands => "wrong-commands",
+        /// An idempotency key that was used for another content.
+        Key => "key",
         /// The limit of that name.
         PongTimeout => "pong-timeout",
         /// The limit of that name.
@@ -116,6 +120,8 @@ pub struct Counters {
     pub requests: u64,
     /// WebSockets opened.
     pub opened: u64,
+    /// Event streams begun.
+    pub streams: u64,
     /// Messages received over WebSockets.
     pub received: u64,
     /// Entries appended to the log.
@@ -153,6 +159,7 @@ impl Default for Counters {
             accepted: 0,
             requests: 0,
             opened: 0,
+            streams: 0,
             received: 0,
             published: 0,
             delivered: 0,
@@ -203,12 +210,13 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "accepted={} requests={} opened={} received={} published={} delivered={} encoded={} \
-             joined={} gaps={} panics={} reads={} read_bytes={} writes={} written_bytes={} \
-             stale_events={} accept_failures={}",
+            "accepted={} requests={} opened={} streams={} received={} published={} delivered={} \
+             encoded={} joined={} gaps={} panics={} reads={} read_bytes={} writes={} \
+             written_bytes={} stale_events={} accept_failures={}",
             self.accepted,
             self.requests,
             self.opened,
+            self.streams,
             self.received,
             self.published,
             self.delivered,

@@ -1,20 +1,15 @@
-//! An entry as JSON, and several as the one answer of a poll or a long poll (RFC 6202 §2).
+//! Several entries as the one answer of a poll, or of a long poll (RFC 6202 §2).
 //!
 //! ```text
 //! {"messages":[ENVELOPE,…],"last":"RUN-SEQ","gap":false,"readers":2}
-//! ENVELOPE = {"id":"RUN-SEQ","topic":"general","data":"Bonjour"}    ("base64" if it is binary)
 //! ```
 
-use bytes::Bytes;
-use data_encoding::BASE64;
-
 use crate::config::Limits;
+use crate::forms::{form, put_id};
 use crate::id::EntryId;
-use crate::json;
 use crate::log::Log;
-use crate::message::Kind;
-use crate::response::{Response, put_number};
-use crate::topic::{Entry, Topic, TopicNumber};
+use crate::response::put_number;
+use crate::topic::{Form, TopicNumber};
 
 /// What a poll asks for, and what is known of it.
 pub(crate) struct Poll<'p> {
@@ -24,27 +19,6 @@ pub(crate) struct Poll<'p> {
     pub limit: usize,
     /// Whether its cursor had a gap.
     pub is_gap: bool,
-}
-
-/// What a long poll is waiting with.
-#[derive(Debug)]
-pub(crate) struct LongPoll {
-    pub(crate) limit: usize,
-    /// The `wait` to be confirmed by `Preference-Applied`.
-    pub(crate) preference: Option<u64>,
-    /// The wait is over.
-    pub(crate) is_due: bool,
-}
-
-impl LongPoll {
-    /// The answer, but for its content.
-    pub(crate) fn response(&self) -> Response {
-        let response = Response::new(200).with("Cache-Control", "no-store");
-        match self.preference {
-            Some(wait) => response.with("Preference-Applied", format!("wait={wait}")),
-            None => response,
-        }
-    }
 }
 
 /// Writes the answer; returns its `last` and the number of messages in it.
@@ -62,7 +36,7 @@ pub(crate) fn put_answer(
     let mut given = None;
     let mut last = log.newest();
     for (topic, entry) in log.merge(poll.places.iter().copied()) {
-        let envelope = envelope(log, topic, entry);
+        let envelope = form(log, topic, entry, Form::Envelope);
         let is_over = out.len() - start + envelope.len() > limits.poll_bytes;
         if count == poll.limit || (count > 0 && is_over) {
             // With `limit=0` none is given: then it is the place before the first held back.
@@ -86,38 +60,6 @@ pub(crate) fn put_answer(
     put_number(out, poll.places.iter().map(readers).sum());
     out.extend_from_slice(b"}\n");
     (last, count)
-}
-
-/// The entry as JSON, made once for all.
-pub(crate) fn envelope(log: &Log, topic: &Topic, entry: &Entry) -> Bytes {
-    log.envelope(topic, entry, || {
-        let payload = entry.payload();
-        let mut out = Vec::with_capacity(64 + topic.name().len() + payload.len() * 5 / 4);
-        out.extend_from_slice(b"{\"id\":\"");
-        put_id(&mut out, log.id(entry.seq));
-        out.extend_from_slice(b"\",\"topic\":");
-        json::push_string(&mut out, topic.name());
-        match entry.kind {
-            Kind::Text => {
-                out.extend_from_slice(b",\"data\":");
-                json::push_string(&mut out, str::from_utf8(payload).unwrap_or_default());
-            }
-            Kind::Binary => {
-                out.extend_from_slice(b",\"base64\":\"");
-                out.extend_from_slice(BASE64.encode(payload).as_bytes());
-                out.push(b'"');
-            }
-        }
-        out.push(b'}');
-        out.into()
-    })
-}
-
-/// Appends `RUN-SEQ`.
-pub(crate) fn put_id(out: &mut Vec<u8>, id: EntryId) {
-    put_number(out, id.run);
-    out.push(b'-');
-    put_number(out, id.seq);
 }
 
 #[cfg(test)]

@@ -40,11 +40,9 @@ impl Response {
 
     /// A problem in the form of RFC 9457. `detail` should say what to change.
     pub fn problem(status: u16, detail: &str) -> Self {
-        let mut json = b"{\"type\":\"about:blank\",\"title\":".to_vec();
-        json::push_string(&mut json, reason_phrase(status));
-        json.extend_from_slice(format!(",\"status\":{status},\"detail\":").as_bytes());
-        json::push_string(&mut json, detail);
-        json.extend_from_slice(b"}\n");
+        let mut json = Vec::new();
+        put_problem(&mut json, status, detail);
+        json.push(b'\n');
         Self::new(status)
             .with("Content-Type", "application/problem+json")
             .with("Cache-Control", "no-store")
@@ -68,6 +66,15 @@ impl Response {
         self.content = content.into();
         self
     }
+}
+
+/// Appends a problem (RFC 9457) as JSON.
+pub(crate) fn put_problem(out: &mut Vec<u8>, status: u16, detail: &str) {
+    out.extend_from_slice(b"{\"type\":\"about:blank\",\"title\":");
+    json::push_string(out, reason_phrase(status));
+    out.extend_from_slice(format!(",\"status\":{status},\"detail\":").as_bytes());
+    json::push_string(out, detail);
+    out.push(b'}');
 }
 
 /// Appends a status line and the fields that every response has.

@@ -1,7 +1,8 @@
 //! From a request to what is to be done with it: an [`Answer`], or a [`Refusal`].
 //!
 //! ```text
-//!  /api/messages  GET        poll; with `wait` a long poll; with `Upgrade` a WebSocket
+//!  /api/messages  GET        poll; with `wait` a long poll; with `Accept: text/event-stream` an
+//!                            event stream; with `Upgrade` a WebSocket
 //!                 POST       publish
 //!  /websocket     GET        a WebSocket, or 426
 //!  anything else  GET        a file
@@ -15,7 +16,7 @@ use std::time::Duration;
 use data_encoding::BASE64;
 use tungstenite::handshake::derive_accept_key;
 
-use crate::config::{Config, Publish};
+use crate::config::{Config, PROTOCOL_V1, Publish};
 use crate::exchange::Upgrade;
 use crate::http::{Refusal, Request};
 use crate::id::{After, EntryId};
@@ -34,6 +35,13 @@ pub enum Answer {
     Upgrade(Reads),
     /// Give what comes after the place, at once or when there is something.
     Poll(Poll),
+    /// Give what comes after the place, for ever: each message as JSON, or as its bare text.
+    EventStream {
+        /// Which topics, from where.
+        reads: Reads,
+        /// Bare text.
+        is_text: bool,
+    },
     /// Append the content to this topic.
     Publish(String),
     /// Send the file of the request's path.
@@ -125,14 +133,16 @@ pub(crate) fn admit(request: &Request, rules: &Rules, on_loopback: bool) -> Resu
     if request.path() == MESSAGES && request.method() == "POST" {
         check_origin(request, rules, on_loopback)?;
         if rules.publish == Publish::Nobody {
-            return Err(Refusal::new(
-                403,
-                Reason::Publish,
-                "publishing is not allowed here; the server's --publish decides",
-            ));
+            return Err(publishing_not_allowed());
         }
     }
     Ok(())
+}
+
+/// What is said to those who may not publish.
+pub(crate) fn publishing_not_allowed() -> Refusal {
+    let detail = "publishing is not allowed here; the server's --publish decides";
+    Refusal::new(403, Reason::Publish, detail)
 }
 
 /// What to do with a whole request that was admitted.
@@ -149,7 +159,16 @@ pub(crate) fn route(request: &Request, rules: &Rules) -> Result<Answer, Refusal>
     }
     match (request.path(), method) {
         (MESSAGES | WEBSOCKET, "GET") if request.is_upgrade() => {
-            Ok(Answer::Upgrade(Query::parse(request, rules.subscriptions)?.reads()))
+            let query = Query::parse(request, rules.subscriptions)?;
+            // Over pousse.v1 topics come by command as well: none in the URL means none.
+            Ok(Answer::Upgrade(match offers_v1(request) {
+                true => Reads { topics: query.topics, after: query.after },
+                false => query.reads(),
+            }))
+        }
+        (MESSAGES, "GET" | "HEAD") if wants_event_stream(request) => {
+            let query = Query::parse(request, rules.subscriptions)?;
+            Ok(Answer::EventStream { is_text: query.is_text, reads: query.reads() })
         }
         (MESSAGES, "GET" | "HEAD") => {
             Query::parse(request, rules.subscriptions)?.poll(request, rules).map(Answer::Poll)
@@ -202,11 +221,31 @@ pub fn handshake(request: &Request, rules: &Rules, on_loopback: bool) -> Result<
     }
     let mut offered = request.members("sec-websocket-protocol").peekable();
     let offers_some = offered.peek().is_some();
-    let chosen = offered.find(|name| rules.subprotocols.iter().any(|it| it == name));
+    let is_spoken = |name: &&str| rules.subprotocols.iter().any(|it| it == name);
+    let chosen = PROTOCOL_V1.filter(|_| offers_v1(request)).or_else(|| offered.find(is_spoken));
     if offers_some && chosen.is_none() {
         return bad("none of the subprotocols offered is spoken here; offer none, or another");
     }
     Ok(Upgrade { accept: derive_accept_key(key), subprotocol: chosen.map(str::to_owned) })
+}
+
+fn offers_v1(request: &Request) -> bool {
+    let mut offered = request.members("sec-websocket-protocol");
+    PROTOCOL_V1.is_some_and(|v1| offered.any(|name| name == v1))
+}
+
+/// Whether `Accept` names an event stream; `*/*` does not.
+fn wants_event_stream(request: &Request) -> bool {
+    request.members("accept").any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_named = parts.next().is_some_and(|it| it.eq_ignore_ascii_case("text/event-stream"));
+        // A weight of 0 means "not this" (RFC 9110 §12.4.2).
+        let is_no = |part: &str| {
+            let weight = part.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("q"));
+            weight.is_some_and(|(_, value)| value.trim().parse() == Ok(0.0))
+        };
+        is_named && !parts.any(is_no)
+    })
 }
 
 /// Whether the tag of a representation is among those the client has (RFC 9110 §13.1.2).
@@ -286,6 +325,7 @@ struct Query {
     after: Option<After>,
     wait: Option<u64>,
     limit: Option<usize>,
+    is_text: bool,
 }
 
 impl Query {
@@ -313,9 +353,11 @@ impl Query {
                     let limit = number(&value).ok_or_else(|| wrong("limit has to be a number"))?;
                     query.limit = Some(usize::try_from(limit).unwrap_or(LIMIT_MAX));
                 }
-                "format" if !matches!(&*value, "json" | "text") => {
-                    return Err(wrong("format has to be json or text"));
-                }
+                "format" => match &*value {
+                    "json" => query.is_text = false,
+                    "text" => query.is_text = true,
+                    _ => return Err(wrong("format has to be json or text")),
+                },
                 _ => {}
             }
         }

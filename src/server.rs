@@ -28,7 +28,6 @@ use crate::config::{Config, Publish};
 use crate::deadlines::Deadlines;
 use crate::error::Error;
 use crate::event::Event;
-use crate::event::Transport;
 use crate::files::Files;
 use crate::handler::{Context, Handler};
 use crate::http::Peer;
@@ -268,7 +267,7 @@ impl<H: Handler> Server<H> {
             self.app.hub.clients.touch(id);
             return self.app.feed(id, &mut kept);
         }
-        if client.is_read_closed && client.connection.transport() == Transport::LongPoll {
+        if client.is_read_closed && client.connection.stage.is_held() {
             // Nobody waits any more; whatever else was sent, its answer would go nowhere.
             client.connection.receive_eof();
             return self.app.hub.clients.touch(id);

@@ -3,7 +3,7 @@
 //! Plain data with its bookkeeping. Which entries are dropped, and when, is `log.rs`' business.
 
 use std::cell::OnceCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,6 +27,25 @@ pub(crate) fn is_topic_name(name: &str) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TopicNumber(pub(crate) u32);
 
+/// The forms in which an entry leaves. It is kept in the first; the others are made when they are
+/// needed, once for all who take it in that form (`forms.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The message alone in a WebSocket frame: text mode.
+    Frame,
+    /// The JSON envelope, as it stands in the answer of a poll.
+    Envelope,
+    /// The envelope in a WebSocket frame: pousse.v1.
+    Session,
+    /// The envelope as a block of an event stream.
+    Event,
+    /// The bare text as a block of an event stream.
+    EventText,
+}
+
+/// Forms that are made.
+type Forms = [OnceCell<Bytes>; 4];
+
 /// One message, kept as the frame in which it leaves (the payload is the end of it).
 pub struct Entry {
     /// Its place in the run.
@@ -37,7 +56,8 @@ pub struct Entry {
     pub except: Option<ConnId>,
     payload_at: u8,
     frame: Bytes,
-    envelope: OnceCell<Bytes>,
+    forms: OnceCell<Box<Forms>>,
+    key: Option<Arc<str>>,
 }
 
 impl Entry {
@@ -51,16 +71,49 @@ impl Entry {
         self.frame.get(usize::from(self.payload_at)..).unwrap_or_default()
     }
 
-    /// The entry as JSON, made by `encode` when it is first asked for.
-    pub(crate) fn envelope(&self, encode: impl FnOnce() -> Bytes) -> Bytes {
-        self.envelope.get_or_init(encode).clone()
+    /// The message and its kind.
+    pub(crate) fn message(&self) -> Message<'_> {
+        match (self.kind, str::from_utf8(self.payload())) {
+            (Kind::Text, Ok(text)) => Message::Text(text),
+            _ => Message::Binary(self.payload()),
+        }
+    }
+
+    /// The entry in this form, made by `encode` when it is first asked for.
+    pub(crate) fn form(&self, form: Form, encode: impl FnOnce() -> Bytes) -> Bytes {
+        let at = match form {
+            Form::Frame => return self.frame.clone(),
+            Form::Envelope => 0,
+            Form::Session => 1,
+            Form::Event => 2,
+            Form::EventText => 3,
+        };
+        let cell = self.forms.get_or_init(Box::default).get(at);
+        cell.map_or_else(Bytes::new, |cell| cell.get_or_init(encode).clone())
+    }
+
+    /// Bytes that it takes, without the forms that are made.
+    fn bytes(&self) -> usize {
+        let key = self.key.as_ref().map_or(0, |key| key.len() + KEY_OVERHEAD_BYTES);
+        self.frame.len() + key
+    }
+
+    /// Bytes of the forms that are made.
+    fn encoded_bytes(&self) -> usize {
+        let forms = self.forms.get().into_iter().flat_map(|forms| forms.iter());
+        forms.filter_map(OnceCell::get).map(Bytes::len).sum()
     }
 }
+
+/// What a key costs: its text, its place in `keys`, the allocator's share.
+const KEY_OVERHEAD_BYTES: usize = 64;
 
 /// The entries of one name.
 pub struct Topic {
     name: Arc<str>,
     entries: VecDeque<Entry>,
+    /// Entries that were published with a key, so that nothing is published twice.
+    keys: HashMap<Arc<str>, u64>,
     bytes: usize,
     floor: u64,
     last: u64,
@@ -78,6 +131,7 @@ impl Topic {
         Self {
             name,
             entries: VecDeque::new(),
+            keys: HashMap::new(),
             bytes: 0,
             floor,
             last: floor,
@@ -88,40 +142,61 @@ impl Topic {
     }
 
     /// Appends a message; returns the bytes that it takes.
-    pub(crate) fn push(&mut self, seq: u64, message: Message<'_>, except: Option<ConnId>) -> usize {
+    pub(crate) fn push(
+        &mut self,
+        seq: u64,
+        message: Message<'_>,
+        except: Option<ConnId>,
+        key: Option<&str>,
+    ) -> usize {
         let (frame, payload_at) = message::frame(message);
-        let bytes = frame.len();
-        self.last = seq;
-        self.bytes += bytes;
-        if self.readers > 0 {
-            self.unoffered = self.unoffered.min(seq);
+        let key: Option<Arc<str>> = key.map(Into::into);
+        if let Some(key) = &key {
+            self.keys.insert(key.clone(), seq);
         }
-        self.entries.push_back(Entry {
+        let entry = Entry {
             seq,
             kind: message.kind(),
             except,
             payload_at: u8::try_from(payload_at).unwrap_or(0),
             frame,
-            envelope: OnceCell::new(),
-        });
+            forms: OnceCell::new(),
+            key,
+        };
+        let bytes = entry.bytes();
+        self.last = seq;
+        self.bytes += bytes;
+        if self.readers > 0 {
+            self.unoffered = self.unoffered.min(seq);
+        }
+        self.entries.push_back(entry);
         bytes
     }
 
-    /// Drops the oldest entry and raises the floor to it; returns the bytes that its frame and its
-    /// encoded form took.
+    /// Drops the oldest entry and raises the floor to it; returns the bytes that it and its encoded
+    /// forms took.
     pub(crate) fn pop(&mut self) -> Option<(usize, usize)> {
         let entry = self.entries.pop_front()?;
+        if let Some(key) = &entry.key {
+            self.keys.remove(key);
+        }
         self.floor = entry.seq;
-        self.bytes -= entry.frame.len();
-        Some((entry.frame.len(), entry.envelope.get().map_or(0, Bytes::len)))
+        self.bytes -= entry.bytes();
+        Some((entry.bytes(), entry.encoded_bytes()))
     }
 
-    /// Forgets the encoded form of an entry.
-    pub(crate) fn forget_envelope(&mut self, seq: u64) {
+    /// Forgets the encoded forms of an entry.
+    pub(crate) fn forget_forms(&mut self, seq: u64) {
         let at = self.index_after(seq - 1);
         if let Some(entry) = self.entries.get_mut(at).filter(|entry| entry.seq == seq) {
-            entry.envelope = OnceCell::new();
+            entry.forms = OnceCell::new();
         }
+    }
+
+    /// The entry that was published with this key, while it is kept.
+    pub(crate) fn keyed(&self, key: &str) -> Option<&Entry> {
+        let seq = *self.keys.get(key)?;
+        self.after(seq - 1).next().filter(|entry| entry.seq == seq)
     }
 
     /// Its name.

@@ -3,15 +3,18 @@
 //! Connections have no clock and no buffers of their own; they get these from here and nothing of
 //! it stays with an idle one. Tests make a [`Turn`] and move its time by hand.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::config::{Config, Limits};
+use crate::id::ConnId;
 use crate::metrics::Counters;
 use crate::origin;
 use crate::outbox::Outbox;
 use crate::response::{self, DATE_BYTES};
 use crate::tick::Tick;
-use crate::topic::TopicNumber;
+use crate::topic::{Form, TopicNumber};
 
 /// Outboxes kept for lending. More are made, and freed, when more clients have bytes waiting.
 const SPARE_MAX: usize = 64;
@@ -43,6 +46,7 @@ pub struct Turn {
 /// Several entries of a topic as one piece.
 struct Joined {
     topic: TopicNumber,
+    form: Form,
     first: u64,
     last: u64,
     bytes: Bytes,
@@ -99,27 +103,35 @@ impl Turn {
         }
     }
 
+    /// `wait`, spread by ±20 % so that clients who came together do not come back together.
+    pub(crate) fn spread(&self, wait: Duration, id: ConnId) -> Duration {
+        let share = (id.scatter() ^ u64::from(self.now.0)) % 401;
+        wait * (800 + u32::try_from(share).unwrap_or(0)) / 1000
+    }
+
     /// The entries of `topic` from `first` to `last` in one piece, joined once for all who stand
-    /// at the same place in this turn.
-    pub(crate) fn joined<'e>(
+    /// at the same place in this turn and take the same form.
+    pub(crate) fn joined(
         &mut self,
-        topic: TopicNumber,
+        (topic, form): (TopicNumber, Form),
         (first, last): (u64, u64),
-        frames: impl Iterator<Item = &'e Bytes>,
+        pieces: impl Iterator<Item = Bytes>,
     ) -> Bytes {
-        let is_same = |it: &&Joined| it.topic == topic && it.first == first && it.last == last;
+        let is_same = |it: &&Joined| {
+            (it.topic, it.form) == (topic, form) && it.first == first && it.last == last
+        };
         // The readers of one place come one after the other: the newest piece is the likely one.
         if let Some(joined) = self.joined.iter().rev().find(is_same) {
             return joined.bytes.clone();
         }
         let mut bytes = Vec::new();
-        frames.for_each(|frame| bytes.extend_from_slice(frame));
+        pieces.for_each(|piece| bytes.extend_from_slice(&piece));
         let bytes = Bytes::from(bytes);
         self.counters.joined += 1;
         if self.joined.len() >= JOINED_MAX {
             self.joined.remove(0);
         }
-        self.joined.push(Joined { topic, first, last, bytes: bytes.clone() });
+        self.joined.push(Joined { topic, form, first, last, bytes: bytes.clone() });
         bytes
     }
 }

@@ -18,6 +18,7 @@ use bytes::BufMut;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
+use crate::bucket::Bucket;
 use crate::config::Limits;
 use crate::input::take;
 use crate::message::{Kind, put_frame_head};
@@ -75,16 +76,11 @@ const CONTROL_BYTES_MAX: usize = 125;
 /// Space taken at once for a payload that is promised; more is taken as bytes arrive.
 const RESERVE_BYTES_MAX: usize = 16 * 1024;
 
-/// Control frames are let pass at the rate of the limit in so many ticks: 5 seconds.
-const CONTROLS_TICKS: u64 = 50;
-
 /// The receiving side of one WebSocket.
 #[derive(Debug, Default)]
 pub struct WebSocket {
     partial: Option<Box<Partial>>,
-    /// A leaky bucket: each control frame adds `CONTROLS_TICKS`, each tick takes the limit away.
-    controls: u64,
-    controls_at: Tick,
+    controls: Bucket,
 }
 
 /// What has arrived of something unfinished.
@@ -226,13 +222,9 @@ impl WebSocket {
     }
 
     fn count_control(&mut self, limits: &Limits, now: Tick) -> Result<(), Fault> {
-        let limit = limits.controls as u64;
-        let passed = u64::from(now.0.saturating_sub(self.controls_at.0));
-        self.controls_at = now;
-        self.controls = self.controls.saturating_sub(passed.saturating_mul(limit)) + CONTROLS_TICKS;
-        match self.controls > limit.saturating_mul(CONTROLS_TICKS) {
-            true => Err(TOO_MANY_CONTROLS),
-            false => Ok(()),
+        match self.controls.take(limits.controls, now) {
+            true => Ok(()),
+            false => Err(TOO_MANY_CONTROLS),
         }
     }
 }

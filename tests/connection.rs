@@ -100,6 +100,7 @@ impl Script {
                 }
                 Event::Text(text) => self.events.push(format!("text {text:?}")),
                 Event::Binary(bytes) => self.events.push(format!("binary {bytes:?}")),
+                Event::Command(command) => self.events.push(format!("{command:?}")),
                 Event::Fault(fault) => self.events.push(format!("fault {}", fault.code)),
             }
         }

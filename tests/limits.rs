@@ -64,6 +64,7 @@ const TESTED: &[(&str, fn())] = &[
     ("pong-timeout", websocket::a_client_whose_pong_takes_too_long_is_dropped),
     ("fragments", websocket::a_message_of_too_many_fragments_is_closed_with_1008),
     ("message-timeout", websocket::a_message_that_takes_too_long_is_closed_with_1008),
+    ("wrong-commands", websocket::commands_that_are_wrong_are_answered_until_they_are_a_flood),
     ("controls", websocket::too_many_control_frames_are_closed_with_1008),
     ("close-timeout", websocket::a_close_frame_is_waited_for_and_then_no_more),
     ("outbox-soft", clients::a_client_for_whom_much_waits_is_not_read),

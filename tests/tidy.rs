@@ -12,16 +12,18 @@ use std::path::{Path, PathBuf};
 /// Who stands where (`docs/architecture.md`). A file imports from lower floors only.
 const FLOORS: &[&[&str]] = &[
     &["error", "id", "input", "json", "message", "metrics", "percent", "tick"],
-    &["config", "deadlines", "files", "outbox", "response"],
+    &["bucket", "config", "deadlines", "files", "outbox", "response"],
     &["origin", "topic", "websocket"],
     &["http", "log", "remote", "turn"],
-    &["cursor", "head", "outgoing", "poll", "stream"],
-    &["event", "exchange", "listeners"],
-    &["live", "routes"],
+    &["forms", "head", "outgoing", "stream"],
+    &["cursor", "poll", "session"],
+    &["event", "event_stream", "exchange", "listeners"],
+    &["live", "long_poll", "routes"],
+    &["stage"],
     &["connection"],
     &["clients"],
     &["hub"],
-    &["handler"],
+    &["handler", "perform"],
     &["app"],
     &["server"],
 ];

@@ -81,6 +81,18 @@ impl Peer {
         peer
     }
 
+    /// A client that has opened a WebSocket, speaks pousse.v1 and was greeted.
+    #[track_caller]
+    pub(crate) fn open_v1(address: SocketAddr, path: &str) -> Self {
+        let mut peer = Self::connect(address);
+        let protocol = "Sec-WebSocket-Protocol: pousse.v1\r\n\r\n";
+        peer.says(opening(path).replace("\r\n\r\n", &format!("\r\n{protocol}")));
+        assert_eq!(peer.answer().status, 101);
+        let (_, hello) = peer.hears();
+        assert!(hello.starts_with(b"{\"hello\":"), "{}", show(&hello));
+        peer
+    }
+
     /// Sends; that the other end may have closed meanwhile is seen by what comes back.
     pub(crate) fn says(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.tries_to_say(bytes.as_ref());

@@ -149,6 +149,30 @@ pub(crate) fn too_many_control_frames_are_closed_with_1008() {
 }
 
 #[test]
+pub(crate) fn commands_that_are_wrong_are_answered_until_they_are_a_flood() {
+    let running = Running::chat(|limits| limits.wrong_commands = 3);
+    let mut innocent = Innocent::of(&running);
+    let mut peer = Peer::open_v1(running.address, "/websocket");
+    let unnamed = br#"{"publish":"","data":"a topic has a name"}"#;
+    for wrong in [&b"nonsense"[..], b"{}", unnamed] {
+        peer.says(frame(0x81, wrong));
+        let (_, told) = peer.hears();
+        assert!(told.starts_with(br#"{"error":{"type":"about:blank","title":"Bad Request""#));
+    }
+    peer.says(frame(0x81, br#"{"publish":"t","data":"right"}"#));
+    assert!(peer.hears().1.starts_with(br#"{"published":"#), "right ones are none");
+    peer.says(frame(0x81, b"nonsense"));
+    assert_eq!(peer.hears_close(), 1008);
+    assert_eq!(peer.ends(), b"", "nothing follows a close frame");
+    drop(peer);
+    running.counts("closed", |now| now.closed(Reason::WrongCommands) == 1);
+    assert_eq!(running.counters().refused(Reason::WrongCommands), 3, "two, and the flood");
+    assert_eq!(running.counters().refused(Reason::Request), 1, "the name");
+
+    innocent.is_served();
+}
+
+#[test]
 pub(crate) fn control_frames_are_limited_in_any_five_seconds() {
     let mut by_hand = ByHand::websocket(|limits| limits.controls = 100);
     by_hand.says(&frame(0x8a, b""));

@@ -1,0 +1,43 @@
+//! A leaky bucket: how much of something a peer may do at once, and how soon it may again.
+//!
+//! Each doing adds to it, each tick takes some away. It holds two numbers and knows no clock.
+
+use crate::tick::Tick;
+
+/// A full bucket is empty again after so many ticks: 5 seconds.
+const EMPTY_AFTER_TICKS: u64 = 50;
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub(crate) struct Bucket {
+    /// `EMPTY_AFTER_TICKS` for each doing, less the limit for each tick.
+    level: u64,
+    at: Tick,
+}
+
+impl Bucket {
+    /// Counts one; false if that is more than `limit` at once, of which as many are free again
+    /// after 5 seconds.
+    pub(crate) fn take(&mut self, limit: usize, now: Tick) -> bool {
+        let limit = limit as u64;
+        let passed = u64::from(now.0.saturating_sub(self.at.0));
+        self.at = now;
+        self.level = self.level.saturating_sub(passed.saturating_mul(limit)) + EMPTY_AFTER_TICKS;
+        self.level <= limit.saturating_mul(EMPTY_AFTER_TICKS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_at_once_and_as_many_again_after_five_seconds() {
+        let mut bucket = Bucket::default();
+        let mut taken = |at, times: usize| (0..times).filter(|_| bucket.take(10, Tick(at))).count();
+        assert_eq!(taken(0, 10), 10);
+        assert!(!Bucket::default().take(0, Tick(9)));
+        assert_eq!(taken(5, 1), 1, "a tenth of the time, a tenth of the limit");
+        assert_eq!(taken(55, 11), 10);
+    }
+}
