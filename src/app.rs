@@ -15,7 +15,7 @@ use crate::handler::{Context, Handler};
 use crate::http::Request;
 use crate::hub::Hub;
 use crate::id::ConnId;
-use crate::message::{Kind, Message};
+use crate::message::Message;
 use crate::metrics::Reason;
 use crate::remote::{Command, Commands};
 use crate::routes;
@@ -150,12 +150,12 @@ impl<H: Handler> App<H> {
         let hub = &mut self.hub;
         match command {
             Command::Publish { topic, payload, kind } => {
-                if let Err(error) = hub.publish(&topic, read(kind, &payload), None) {
+                if let Err(error) = hub.publish(&topic, Message::of(kind, &payload), None) {
                     log::warn!("event=remote_failed topic={topic:?} error={error}");
                 }
             }
             Command::Send { to, payload, kind } => {
-                if let Err(error) = hub.send(to, read(kind, &payload)) {
+                if let Err(error) = hub.send(to, Message::of(kind, &payload)) {
                     log::debug!("event=remote_failed client={to} error={error}");
                 }
             }
@@ -190,12 +190,5 @@ impl<H: Handler> App<H> {
                 handler.on_close(id, ending.code, &ending.reason, ctx);
             });
         }
-    }
-}
-
-fn read(kind: Kind, payload: &[u8]) -> Message<'_> {
-    match (kind, str::from_utf8(payload)) {
-        (Kind::Text, Ok(text)) => Message::Text(text),
-        _ => Message::Binary(payload),
     }
 }

@@ -28,7 +28,7 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// A folder to serve in place of the built-in page (feature `files`).
     pub root: Option<PathBuf>,
-    /// Who may publish by `POST`, which no handler is asked about. `None`: anyone if every address
+    /// Who may publish by `POST` or over pousse.v1, which no handler is asked about. `None`: anyone if every address
     /// is a loopback one of TCP and no `hosts` are given (behind a reverse proxy it would be the
     /// world), else nobody.
     pub publish: Option<Publish>,
@@ -36,7 +36,8 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Names, beside the loopback ones, by which a loopback listener may be called.
     pub hosts: Vec<String>,
-    /// WebSocket subprotocols that the handler speaks.
+    /// WebSocket subprotocols that the handler speaks. pousse.v1 is built in (feature `v1`) and goes
+    /// before them.
     pub subprotocols: Vec<String>,
     /// Every number.
     pub limits: Limits,
@@ -415,10 +416,10 @@ limits! {
     wait_max: time = s(55), flag "wait-max", zero true;
     /// Bytes of messages in one poll's answer (at least one message); the rest comes with the next.
     poll_bytes: bytes = 256 * KIB, limit "poll-bytes", zero false;
-    /// Topics that one client may read. 400.
+    /// Topics that one client may read, and subscriptions that may wait for their backlog. 400.
     subscriptions: count = 128, limit "subscriptions", zero false;
 
-    /// Time between pings to a WebSocket, spread by ±20 %.
+    /// Time between pings to a WebSocket, and between heartbeats of an event stream, ±20 %.
     ping: time = s(25), flag "ping", zero false;
     /// How long a pong may take. Close code 1008.
     pong_timeout: time = s(20), flag "pong-timeout", zero false;

@@ -159,7 +159,10 @@ fn take_run(
             more = true;
             break;
         }
-        bytes += forms::form(log, topic, entry, form).len();
+        bytes += match form {
+            Form::Frame => entry.frame().len(),
+            _ => forms::form(log, topic, entry, form).len(),
+        };
         count += 1;
         excepted += usize::from(entry.except == Some(id));
         reading.seen = entry.seq;

@@ -46,8 +46,9 @@ pub trait Handler {
 
     /// A WebSocket sent a message. It borrows from the loop's buffer: copy what is to be kept.
     ///
-    /// What is published by `POST /api/messages` goes straight into the log and does not come here;
-    /// `Config::publish` decides who may, and `on_request` can see or answer it first.
+    /// What is published by `POST /api/messages`, or by a command of pousse.v1, goes straight into
+    /// the log and does not come here; `Config::publish` decides who may, and `on_request` can see
+    /// or answer a `POST` first.
     fn on_message(&mut self, conn: ConnId, message: Message<'_>, ctx: &mut Context<'_>);
 
     /// A WebSocket ended; exactly once for each `on_open`. The code is 1006 if there was no
@@ -96,7 +97,8 @@ pub struct ClientInfo {
 }
 
 impl Context<'_> {
-    /// Sends to one WebSocket, past the log: it cannot be resumed.
+    /// Sends to one WebSocket, past the log: it cannot be resumed. Over pousse.v1 it is
+    /// `{"data":…}`, without topic and id.
     ///
     /// # Errors
     /// [`SendError::Gone`] and [`SendError::Full`]; then nothing was taken.
@@ -145,7 +147,8 @@ impl Context<'_> {
     }
 
     /// Makes a WebSocket a reader of one more topic; one that reads it already goes on as it is.
-    /// Should the place named no longer be held whole, the client is told and closed (1013).
+    /// Should the place named no longer be held whole, the client is told: over pousse.v1 by a gap,
+    /// else it is closed (1013).
     ///
     /// # Errors
     /// [`SubscribeError`]; then nothing was changed.
@@ -168,7 +171,7 @@ impl Context<'_> {
         self.hub.close(conn, code, reason, Reason::Handler);
     }
 
-    /// The list of clients: open WebSockets and waiting long polls.
+    /// The list of clients: open WebSockets, event streams and waiting long polls.
     pub fn clients(&self) -> impl Iterator<Item = ConnId> {
         let listed = self.hub.clients.iter().filter(|client| client.is_listed());
         listed.map(|client| client.connection.id)

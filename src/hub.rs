@@ -163,51 +163,58 @@ impl Hub {
     ) -> Result<(), SubscribeError> {
         let client = self.clients.get_mut(conn).filter(|client| client.connection.is_open());
         let client = client.ok_or(SubscribeError::Gone)?;
-        let number = self.log.find(topic);
-        let is_read = number.is_some_and(|number| client.reads(number));
-        let is_session = client.connection.session(&mut self.turn).is_some();
-        if is_read && !is_session {
+        let is_new = !self.log.find(topic).is_some_and(|number| client.reads(number));
+        // How many subscriptions wait for their backlog; `None` in text mode.
+        let pending = client.connection.session(&mut self.turn).map(|(it, _)| it.pending());
+        if !is_new && pending.is_none() {
             return Ok(());
         }
-        let pending = client.connection.session(&mut self.turn).map_or(0, |(it, _)| it.pending());
-        let readings = client.connection.cursor.readings.len();
         // Where it stands before it reads this topic: up to there the topic is to catch up.
         let position = client.connection.cursor.position(&self.log);
-        if readings + usize::from(!is_read) > self.turn.limits.subscriptions
-            || pending >= self.turn.limits.subscriptions
-        {
+        let readings = client.connection.cursor.readings.len() + usize::from(is_new);
+        let most = self.turn.limits.subscriptions;
+        if readings > most || pending.is_some_and(|pending| pending >= most) {
             self.turn.counters.count_refused(Reason::Subscriptions);
             return Err(SubscribeError::TooMany);
         }
-        let gap = self.gap(topic, after).filter(|_| !is_read);
-        if let Some(gap) = &gap {
-            self.turn.counters.gaps += 1;
-            if !is_session {
-                let reason = format!("gap; oldest {}", gap.oldest);
-                self.close(conn, CloseCode::Again, &reason, Reason::Gap);
-                return Ok(());
-            }
+        let gap = self.gap(topic, after).filter(|_| is_new);
+        self.turn.counters.gaps += u64::from(gap.is_some());
+        if let (Some(gap), None) = (&gap, pending) {
+            let reason = format!("gap; oldest {}", gap.oldest);
+            self.close(conn, CloseCode::Again, &reason, Reason::Gap);
+            return Ok(());
         }
-        let place = self.log.place(number, after);
+        let place = self.log.place(self.log.find(topic), after);
         match self.clients.read(conn, topic, place.seen, &mut self.log) {
             Ok(_) => {}
             Err(PublishError::BadTopic) => return Err(SubscribeError::BadTopic),
             Err(_) => return Err(SubscribeError::TopicsFull),
         }
+        self.answer_subscribed(conn, topic, (is_new, position), gap.as_ref(), reference);
+        Ok(())
+    }
+
+    /// Tells a client of pousse.v1 that it reads the topic, now or when it has caught up.
+    fn answer_subscribed(
+        &mut self,
+        conn: ConnId,
+        topic: &str,
+        (is_new, position): (bool, u64),
+        gap: Option<&Gap>,
+        reference: Reference,
+    ) {
         let (Some(client), Some(number)) = (self.clients.get_mut(conn), self.log.find(topic))
         else {
-            return Ok(());
+            return;
         };
         let has_backlog = client.connection.cursor.has_backlog(number, position, &self.log);
-        let Some((session, outbox)) = client.connection.session(&mut self.turn) else {
-            return Ok(());
-        };
-        if let Some(gap) = &gap {
-            session::put_gap(outbox, gap);
+        if let Some((session, outbox)) = client.connection.session(&mut self.turn) {
+            if let Some(gap) = gap {
+                session::put_gap(outbox, gap);
+            }
+            let state = (is_new, has_backlog);
+            session.subscribed(number, state, position, reference, &self.log, outbox);
         }
-        let state = (!is_read, has_backlog);
-        session.subscribed(number, state, position, reference, &self.log, outbox);
-        Ok(())
     }
 
     /// The gap that someone has who asks for `after` in this topic, if there is one.
@@ -245,7 +252,6 @@ impl Hub {
         let Command { what, reference } = command;
         let refused = match what {
             What::Subscribe { topic, after } => {
-                // What went wrong before it was noted: then the `ref` is still here.
                 let result = self.subscribe(conn, &topic, after, reference.clone());
                 result.err().map(|error| subscribe_refusal(error, &self.turn.limits))
             }
@@ -258,10 +264,9 @@ impl Hub {
                 Some(routes::publishing_not_allowed())
             }
             What::Publish { topic, kind, payload, key } => {
-                let message = What::message(kind, &payload);
+                let message = Message::of(kind, &payload);
                 let result = self.publish_for(conn, &topic, message, key.as_deref());
-                if let Ok((_, id)) = &result {
-                    let id = *id;
+                if let Ok((_, id)) = result {
                     self.answer(conn, |outbox| {
                         session::put_published(outbox, &topic, id, &reference);
                     });

@@ -304,8 +304,8 @@ fn entry(out: &mut String, word: &str, column: usize, text: &str) {
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const USE: &str = "
-Polling, long polling and WebSocket, all on one log of messages. Without any flag
-it serves a page to try them on http://127.0.0.1:8080.
+Polling, long polling, event stream and WebSocket, all on one log of messages.
+Without any flag it serves a page to try them on http://127.0.0.1:8080.
 
 Usage: pousse [FLAG]...
 ";
@@ -322,6 +322,7 @@ Examples:
   pousse --host chat.example.org --publish anyone      behind a proxy that sends this Host
   curl -d Bonjour http://127.0.0.1:8080/api/messages   publish
   curl 'http://127.0.0.1:8080/api/messages?after=now&wait=30'      wait for what comes
+  curl -N -H 'Accept: text/event-stream' http://127.0.0.1:8080/api/messages     and go on
 
 Signals:
   TERM, INT   close every client with 1001 and end when they have gone; again: end at once

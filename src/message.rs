@@ -22,6 +22,14 @@ pub enum Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// Bytes that were taken from a message of this kind.
+    pub(crate) fn of(kind: Kind, bytes: &'a [u8]) -> Self {
+        match (kind, str::from_utf8(bytes)) {
+            (Kind::Text, Ok(text)) => Message::Text(text),
+            _ => Message::Binary(bytes),
+        }
+    }
+
     /// The bytes of either kind.
     pub fn as_bytes(&self) -> &'a [u8] {
         match self {

@@ -72,16 +72,6 @@ pub(crate) enum What {
     Publish { topic: String, kind: Kind, payload: Vec<u8>, key: Option<String> },
 }
 
-impl What {
-    /// The payload as a message.
-    pub(crate) fn message(kind: Kind, payload: &[u8]) -> Message<'_> {
-        match (kind, str::from_utf8(payload)) {
-            (Kind::Text, Ok(text)) => Message::Text(text),
-            _ => Message::Binary(payload),
-        }
-    }
-}
-
 impl Default for Session {
     fn default() -> Self {
         Self { pending: Vec::new(), upto: u64::MAX, owes_place: false, wrong: Bucket::default() }

@@ -73,10 +73,7 @@ impl Entry {
 
     /// The message and its kind.
     pub(crate) fn message(&self) -> Message<'_> {
-        match (self.kind, str::from_utf8(self.payload())) {
-            (Kind::Text, Ok(text)) => Message::Text(text),
-            _ => Message::Binary(self.payload()),
-        }
+        Message::of(self.kind, self.payload())
     }
 
     /// The entry in this form, made by `encode` when it is first asked for.
