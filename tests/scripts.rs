@@ -62,10 +62,27 @@ scripts! {
     daemon_two_listeners
     daemon_unix_socket
     daemon_unix_socket_left_behind
+    event_stream
+    event_stream_accept
+    event_stream_bad_values
+    event_stream_drain
+    event_stream_gap
+    event_stream_half_close
+    event_stream_head
+    event_stream_heartbeat
+    event_stream_http_1_0
+    event_stream_of_several_topics
+    event_stream_origin
+    event_stream_restart
+    event_stream_resume
+    event_stream_slow_reader
+    event_stream_text
     files_built_in
     files_not_given
     files_of_a_folder
     files_of_no_folder
+    four_ways
+    gap_on_all_four
     history_age
     history_bytes
     http_1_0
@@ -105,9 +122,25 @@ scripts! {
     publish
     publish_expect_continue
     publish_in_pieces
+    publish_once
     publish_too_much
     restart
+    switching
     topics_make_room
+    v1_catch_up
+    v1_daemon_ends
+    v1_errors
+    v1_flood_of_errors
+    v1_gap
+    v1_heartbeat
+    v1_hello
+    v1_is_text
+    v1_negotiation
+    v1_publish
+    v1_publishing_not_allowed
+    v1_slow_reader
+    v1_subscribe
+    v1_unsubscribe
     ws_bad_close_frames
     ws_binary_and_long
     ws_bytes_behind_the_handshake

@@ -3,10 +3,14 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::step::Timing;
+use serde_json::Value;
+
+use crate::step::{Lasting, Timing};
+use crate::support::event_stream::{self, Block};
 use crate::support::http::Answer;
 use crate::support::websocket::{self, Incoming, Reader};
 use crate::support::{Came, PATIENCE, Server, Wire, now, show};
+use crate::values::{is_like, is_like_text};
 
 /// A line may come this much before its `after`: both clocks are read a little late.
 const EARLY_MAX: Duration = Duration::from_millis(50);
@@ -20,6 +24,14 @@ pub(crate) fn wrong<T>(expected: impl Into<String>, came: impl Into<String>) -> 
     Err(Wrong(expected.into(), came.into()))
 }
 
+/// What a connection speaks.
+pub(crate) enum Speaks {
+    Http,
+    WebSocket(Reader),
+    /// An answer that goes on.
+    EventStream,
+}
+
 /// Someone with a connection.
 pub(crate) struct Actor {
     pub(crate) wire: Option<Wire>,
@@ -27,9 +39,10 @@ pub(crate) struct Actor {
     pub(crate) sent_at: Instant,
     /// For each request not yet answered, except raw ones: whether it was `HEAD`.
     pub(crate) asked: VecDeque<bool>,
+    /// What came last and can be looked at: an answer, or the JSON of a message as its content, or
+    /// a block of an event stream with its data as the content.
     pub(crate) answer: Option<Answer>,
-    /// Once the connection is a WebSocket.
-    pub(crate) messages: Option<Reader>,
+    pub(crate) speaks: Speaks,
     pub(crate) last_ping: Vec<u8>,
 }
 
@@ -41,7 +54,7 @@ impl Actor {
             sent_at: now(),
             asked: VecDeque::new(),
             answer: None,
-            messages: None,
+            speaks: Speaks::Http,
             last_ping: Vec::new(),
         }
     }
@@ -67,19 +80,31 @@ impl Actor {
             .map_err(|error| Wrong("that the server takes it".into(), error.to_string()))
     }
 
-    pub(crate) fn open(&mut self) -> Played {
+    /// Gets what was asked for, up to its first words.
+    pub(crate) fn open(&mut self, lasting: Lasting) -> Played {
+        if lasting == Lasting::Stream {
+            self.hear_answer(200, Timing::default())?;
+            self.check_fields(&[("Content-Type", "text/event-stream")])?;
+            return self.hear(&Expected::Retry, Timing::default());
+        }
         self.hear_answer(101, Timing::default())?;
-        let answer = self.answer()?;
-        for (name, value) in [
+        self.check_fields(&[
             ("Upgrade", "websocket"),
-            ("Connection", "upgrade"),
+            ("Connection", "Upgrade"),
             ("Sec-WebSocket-Accept", websocket::ACCEPT),
-        ] {
-            let came = answer.field(name).unwrap_or_default();
-            // Only the accept value has a case of its own.
-            if came != value
-                && !(name != "Sec-WebSocket-Accept" && came.eq_ignore_ascii_case(value))
-            {
+        ])?;
+        if lasting == Lasting::V1 {
+            self.check_fields(&[("Sec-WebSocket-Protocol", "pousse.v1")])?;
+            let hello = serde_json::json!({"hello": {"client": "…-…", "last": "…-…", "ping": "…"}});
+            self.hear(&Expected::Json(hello), Timing::default())?;
+        }
+        Ok(())
+    }
+
+    fn check_fields(&self, fields: &[(&str, &str)]) -> Played {
+        let answer = self.answer()?;
+        for (name, value) in fields {
+            if answer.field(name).as_deref() != Some(value) {
                 return wrong(format!("{name}: {value}"), answer.to_string());
             }
         }
@@ -87,9 +112,7 @@ impl Actor {
     }
 
     pub(crate) fn hear_answer(&mut self, status: u16, timing: Timing) -> Played {
-        if self.messages.is_some() {
-            return wrong("a connection for HTTP", "a WebSocket");
-        }
+        self.speaks_http()?;
         let expected = format!("status {status}");
         let (sent_at, to_head) = (self.sent_at, self.asked.front() == Some(&true));
         let answer = Answer::read(self.wire()?, to_head, timing.deadline(sent_at))
@@ -100,31 +123,58 @@ impl Actor {
             self.asked.pop_front();
         }
         if answer.status == 101 {
-            self.messages = Some(Reader::default());
+            self.speaks = Speaks::WebSocket(Reader::default());
+        } else if answer.is_event_stream() && !to_head {
+            self.speaks = Speaks::EventStream;
         }
         let came = answer.status;
         let answer = self.answer.insert(answer);
         if came == status { Ok(()) } else { wrong(expected, answer.to_string()) }
     }
 
-    /// Waits for the next message or control frame, and returns whether it is the one expected;
-    /// if not, what it is.
-    fn hear_next(&mut self, expected: &Expected, end: Instant) -> Played<Result<(), Incoming>> {
-        let Some(messages) = &mut self.messages else {
-            return wrong("a WebSocket", "a connection for HTTP");
-        };
-        let Some(wire) = &mut self.wire else { return wrong("a connection", "none") };
-        let came = messages.read(wire, end).map_err(|came| Wrong(expected.to_string(), came))?;
-        if let Incoming::Ping(payload) = &came {
-            self.last_ping = payload.clone();
+    pub(crate) fn speaks_http(&self) -> Played {
+        match self.speaks {
+            Speaks::Http => Ok(()),
+            Speaks::WebSocket(_) => wrong("a connection for HTTP", "a WebSocket"),
+            Speaks::EventStream => wrong("a connection for HTTP", "an event stream"),
         }
-        Ok(if expected.fits(&came) { Ok(()) } else { Err(came) })
+    }
+
+    /// Waits for the next message, control frame or block, and returns whether it is the one
+    /// expected; if not, what it is.
+    fn hear_next(&mut self, expected: &Expected, end: Instant) -> Played<Result<(), String>> {
+        let Some(wire) = &mut self.wire else { return wrong("a connection", "none") };
+        let failed = |came| Wrong(expected.to_string(), came);
+        let (is_it, came) = match &mut self.speaks {
+            Speaks::Http => return wrong("a WebSocket or an event stream", "one for HTTP"),
+            Speaks::EventStream => {
+                let block = event_stream::read(wire, end).map_err(failed)?;
+                let came = (expected.fits_block(&block), event_stream::show(&block));
+                self.answer = Some(as_answer(block));
+                came
+            }
+            Speaks::WebSocket(messages) => {
+                let came = messages.read(wire, end).map_err(failed)?;
+                let is_it = expected.fits(&came);
+                let text = came.to_string();
+                match came {
+                    Incoming::Ping(payload) => self.last_ping = payload,
+                    Incoming::Text(text) if matches!(expected, Expected::Json(_)) => {
+                        let content = text.into_bytes();
+                        self.answer = Some(Answer { content, ..Answer::default() });
+                    }
+                    _ => {}
+                }
+                (is_it, text)
+            }
+        };
+        Ok(if is_it { Ok(()) } else { Err(came) })
     }
 
     pub(crate) fn hear(&mut self, expected: &Expected, timing: Timing) -> Played {
         let came = self.hear_next(expected, timing.deadline(self.sent_at))?;
         timing.check(self.sent_at, &expected.to_string())?;
-        came.or_else(|came| wrong(expected.to_string(), came.to_string()))
+        came.or_else(|came| wrong(expected.to_string(), came))
     }
 
     pub(crate) fn hear_on_until(&mut self, expected: &Expected) -> Played {
@@ -154,7 +204,7 @@ impl Actor {
                     timing.check(sent_at, "the end")?;
                     // A next request comes over a new connection, as with everyone.
                     self.wire = None;
-                    self.messages = None;
+                    self.speaks = Speaks::Http;
                     self.asked.clear();
                     return Ok(());
                 }
@@ -164,37 +214,100 @@ impl Actor {
     }
 }
 
-/// What a script waits for on a WebSocket.
-pub(crate) struct Expected {
-    pub(crate) incoming: Incoming,
-    /// Whether any payload of a control frame will do, or any reason of a close frame.
-    pub(crate) any_payload: bool,
+/// A block as something to be looked at.
+fn as_answer(block: Block) -> Answer {
+    let mut answer = Answer::default();
+    let mut data = Vec::new();
+    for (name, value) in block {
+        match name.as_str() {
+            "data" => data.push(value),
+            _ => answer.fields.push((name, value)),
+        }
+    }
+    answer.content = data.join("\n").into_bytes();
+    answer
 }
+
+/// What a script waits for on a WebSocket or an event stream.
+pub(crate) enum Expected {
+    /// The second: whether any payload of a control frame will do, or any reason of a close frame.
+    Frame(Incoming, bool),
+    Json(Value),
+    Block(Vec<(String, Wanted)>),
+    /// The block with which an event stream begins.
+    Retry,
+}
+
+/// What stands behind the name of a line in a block.
+pub(crate) enum Wanted {
+    Text(String),
+    Json(Value),
+}
+
+/// How long a client is to wait before it comes back: 2 s, spread by a fifth.
+const RETRY_MS: std::ops::RangeInclusive<u32> = 1600..=2400;
 
 impl Expected {
     fn fits(&self, came: &Incoming) -> bool {
-        match (&self.incoming, came) {
-            (Incoming::Ping(_), Incoming::Ping(_)) if self.any_payload => true,
-            (Incoming::Pong(_), Incoming::Pong(_)) if self.any_payload => true,
-            (Incoming::Close(Some((code, _))), Incoming::Close(Some((came, _))))
-                if self.any_payload =>
-            {
-                code == came
+        match (self, came) {
+            (Expected::Frame(Incoming::Ping(_), true), Incoming::Ping(_))
+            | (Expected::Frame(Incoming::Pong(_), true), Incoming::Pong(_)) => true,
+            (
+                Expected::Frame(Incoming::Close(Some((code, _))), true),
+                Incoming::Close(Some((came, _))),
+            ) => code == came,
+            (Expected::Frame(expected, _), came) => expected == came,
+            (Expected::Json(expected), Incoming::Text(text)) => {
+                serde_json::from_str(text).is_ok_and(|came| is_like(&came, expected))
             }
-            (expected, came) => expected == came,
+            _ => false,
+        }
+    }
+
+    fn fits_block(&self, came: &Block) -> bool {
+        match (self, &came[..]) {
+            (Expected::Retry, [(name, value)]) => {
+                name == "retry" && value.parse().is_ok_and(|ms| RETRY_MS.contains(&ms))
+            }
+            (Expected::Block(lines), came) => {
+                let fits =
+                    |((name, wanted), (came, value)): (&(String, Wanted), &(String, String))| {
+                        name == came && wanted.fits(value)
+                    };
+                lines.len() == came.len() && lines.iter().zip(came).all(fits)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Wanted {
+    fn fits(&self, came: &str) -> bool {
+        match self {
+            Wanted::Text(text) => is_like_text(came, text),
+            Wanted::Json(json) => serde_json::from_str(came).is_ok_and(|came| is_like(&came, json)),
         }
     }
 }
 
 impl std::fmt::Display for Expected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.incoming {
-            Incoming::Ping(_) if self.any_payload => f.write_str("a ping"),
-            Incoming::Pong(_) if self.any_payload => f.write_str("a pong"),
-            Incoming::Close(Some((code, _))) if self.any_payload => {
+        match self {
+            Expected::Frame(Incoming::Ping(_), true) => f.write_str("a ping"),
+            Expected::Frame(Incoming::Pong(_), true) => f.write_str("a pong"),
+            Expected::Frame(Incoming::Close(Some((code, _))), true) => {
                 write!(f, "close {code}, any reason")
             }
-            incoming => incoming.fmt(f),
+            Expected::Frame(incoming, _) => incoming.fmt(f),
+            Expected::Json(json) => json.fmt(f),
+            Expected::Retry => write!(f, "retry: {RETRY_MS:?}"),
+            Expected::Block(lines) => {
+                let line = |(name, wanted): &(String, Wanted)| match wanted {
+                    Wanted::Text(text) => format!("{name}: {text}"),
+                    Wanted::Json(json) => format!("{name}: {json}"),
+                };
+                f.write_str(&lines.iter().map(line).collect::<Vec<_>>().join(" ⏎ "))
+            }
         }
     }
 }

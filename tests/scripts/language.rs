@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use crate::step::{
-    Act, Check, Clause, Data, Frame, Kind, Line, OfDisk, OfServer, Operand, Operator, Part,
-    Request, Step, Timing, What,
+    Act, Check, Clause, Coming, Data, Frame, Kind, Lasting, Line, OfDisk, OfServer, Operand,
+    Operator, Part, Request, Step, Timing, What,
 };
 
 /// Reads a whole script. An error names its line.
@@ -141,6 +141,29 @@ impl<'a> Words<'a> {
         }))
     }
 
+    fn is_json(&self) -> bool {
+        self.rest.starts_with('{')
+    }
+
+    /// JSON from `{` to its `}`; the names and `…` in it are still to be replaced.
+    fn json(&mut self) -> Parsed<String> {
+        let (mut depth, mut is_quoted, mut is_escaped) = (0, false, false);
+        let end = self.rest.find(|c| {
+            match c {
+                '"' if !is_escaped => is_quoted = !is_quoted,
+                '{' if !is_quoted => depth += 1,
+                '}' if !is_quoted => depth -= 1,
+                _ => {}
+            }
+            is_escaped = c == '\\' && !is_escaped;
+            depth == 0
+        });
+        let end = end.ok_or("JSON without its end")?;
+        let (json, rest) = self.rest.split_at(end + 1);
+        self.rest = rest.trim_start();
+        Ok(json.into())
+    }
+
     fn timing(&mut self) -> Parsed<Timing> {
         let mut timing = Timing::default();
         if self.takes("after") {
@@ -208,24 +231,28 @@ fn parse_disk(words: &mut Words<'_>) -> Parsed<OfDisk> {
 /// `requests METHOD TARGET`, `asks for ws TARGET`, `opens ws TARGET`, with clauses.
 fn parse_request_act(actor: &str, words: &mut Words<'_>, more: &[&str]) -> Parsed<Step> {
     let verb = words.word()?;
-    let is_upgrade = match verb {
-        "asks" => words.takes("for") && words.takes("ws"),
-        "opens" => words.takes("ws"),
-        _ => false,
+    let lasting = match (verb, verb == "asks" && !words.takes("for")) {
+        ("requests", _) => None,
+        (_, true) => return Err("asks for what?".into()),
+        _ => match words.word()? {
+            "ws" => Some(Lasting::WebSocket),
+            "v1" => Some(Lasting::V1),
+            "stream" => Some(Lasting::Stream),
+            word => return Err(format!("{word:?} cannot be opened: ws, v1 or stream")),
+        },
     };
-    let method = match (verb, is_upgrade) {
-        ("requests", _) => words.word()?,
-        (_, true) => "GET",
-        _ => return Err(format!("{verb} what? `asks for ws PATH`, `opens ws PATH`")),
+    let method = match lasting {
+        None => words.word()?,
+        Some(_) => "GET",
     };
     let mut request =
         Request { method: method.into(), target: words.word()?.into(), clauses: Vec::new() };
     for line in [words.rest()].iter().chain(more).filter(|line| !line.is_empty()) {
         request.clauses.push(parse_clause(line)?);
     }
-    let act = match is_upgrade {
-        true => Act::Upgrades(request, verb == "opens"),
-        false => Act::Requests(request),
+    let act = match lasting {
+        Some(lasting) => Act::Opens(request, verb == "opens", lasting),
+        None => Act::Requests(request),
     };
     Ok(Step::Actor(actor.into(), act))
 }
@@ -260,6 +287,13 @@ fn parse_act(words: &mut Words<'_>) -> Parsed<Act> {
         },
         "sends" => words.data().map(Act::Sends),
         ">" if words.takes("end") => Ok(Act::Finishes),
+        ">" if words.is_json() => {
+            let mut messages = Vec::new();
+            while words.is_json() {
+                messages.push(words.json()?);
+            }
+            Ok(Act::SaysJson(messages))
+        }
         ">" => parse_frame(words, true).map(Act::Says),
         "<" => parse_hearing(words),
         "repeats" => {
@@ -327,7 +361,7 @@ fn parse_hearing(words: &mut Words<'_>) -> Parsed<Act> {
     }
     if words.takes("anything") {
         return match words.takes("until") {
-            true => parse_frame(words, false).map(Act::HearsOnUntil),
+            true => parse_coming(words).map(Act::HearsOnUntil),
             false => Err("anything until what?".into()),
         };
     }
@@ -336,8 +370,28 @@ fn parse_hearing(words: &mut Words<'_>) -> Parsed<Act> {
         let status = words.number()?;
         return Ok(Act::Status(status, words.timing()?));
     }
-    let frame = parse_frame(words, false)?;
-    Ok(Act::Hears(frame, words.timing()?))
+    let coming = parse_coming(words)?;
+    Ok(Act::Hears(coming, words.timing()?))
+}
+
+fn parse_coming(words: &mut Words<'_>) -> Parsed<Coming> {
+    if words.is_json() {
+        return words.json().map(Coming::Json);
+    }
+    let mut block = Vec::new();
+    while let name @ ("id" | "event" | "data" | "retry") = words.peek() {
+        words.word()?;
+        let value = match name {
+            "data" if words.is_json() => Operand::Json(words.json()?),
+            "data" => Operand::Data(words.data()?),
+            _ => Operand::Text(words.word()?.into()),
+        };
+        block.push((name.into(), value));
+    }
+    match block.is_empty() {
+        true => parse_frame(words, false).map(Coming::Frame),
+        false => Ok(Coming::Block(block)),
+    }
 }
 
 fn parse_what(words: &mut Words<'_>) -> Parsed<What> {
@@ -365,10 +419,11 @@ fn parse_meeting(words: &mut Words<'_>) -> Parsed<(What, Check)> {
         word => return Err(format!("{word:?} is no way to compare")),
     };
     let operand = match what {
-        _ if operator == Operator::Has => Operand::Text(words.number::<usize>()?.to_string()),
+        _ if operator == Operator::Has => Operand::Json(words.number::<usize>()?.to_string()),
         What::Content => Operand::Data(words.data()?),
         _ if words.is_empty() => return Err("compared with what?".into()),
-        _ => Operand::Text(words.rest().into()),
+        What::Json(_) => Operand::Json(words.rest().into()),
+        What::Field(_) => Operand::Text(words.rest().into()),
     };
     Ok((what, Check::Is(operator, operand)))
 }
@@ -393,6 +448,13 @@ mod tests {
             "alice requests GET",
             "alice requests GET / quickly",
             "alice opens /websocket",
+            "alice opens stream",
+            "alice asks ws /",
+            "alice > {\"a\": {}",
+            "alice < {} {}",
+            "alice < id",
+            "alice < id 7-1 data",
+            "alice < data x",
             "alice sends 8",
             "alice > close 1000 bye",
             "alice < first \"x\"",
@@ -428,7 +490,24 @@ mod tests {
         assert!(matches!(act("a < 200 x \"y\""), Act::Hears(..)));
         assert!(matches!(
             act("a < close 1000 after 1s"),
-            Act::Hears(Frame { kind: Kind::Close(Some(1000)), data: None, .. }, _)
+            Act::Hears(Coming::Frame(Frame { kind: Kind::Close(Some(1000)), data: None, .. }), _)
         ));
+    }
+
+    #[test]
+    fn json_ends_where_its_brace_is_closed_and_a_block_with_its_last_line() {
+        let coming = |line: &str| match parse(line).unwrap().remove(0).step {
+            Step::Actor(_, Act::Hears(coming, timing)) => (coming, timing),
+            step => panic!("{step:?}"),
+        };
+        let (it, timing) = coming(r#"a < {"a": {"b": "}\"{"}, "c": …} after 1s"#);
+        assert!(matches!(it, Coming::Json(text) if text == r#"{"a": {"b": "}\"{"}, "c": …}"#));
+        assert!(timing.after.is_some());
+        let (it, timing) = coming(r#"a < id … event x data "1" data {} within 2s"#);
+        let Coming::Block(lines) = it else { panic!("{it:?}") };
+        let names: Vec<&str> = lines.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["id", "event", "data", "data"]);
+        assert!(matches!(lines[3].1, Operand::Json(_)));
+        assert!(timing.within.is_some());
     }
 }

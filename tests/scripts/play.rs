@@ -11,16 +11,16 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::actor::{Actor, Expected, Played, Wrong, wrong};
+use crate::actor::{Actor, Expected, Played, Wanted, Wrong, wrong};
 use crate::language::parse;
 use crate::step::{
-    Act, Check, Clause, Data, Frame, Kind, OfDisk, OfServer, Operand, Operator, Part, Request,
-    Step, Timing, What,
+    Act, Check, Clause, Coming, Data, Frame, Kind, Lasting, OfDisk, OfServer, Operand, Part,
+    Request, Step, Timing, What,
 };
 use crate::support::http::Answer;
 use crate::support::websocket::{self, Incoming};
 use crate::support::{PATIENCE, Server, now, show};
-use crate::values::{fits, found, unescape};
+use crate::values::{fits, found, json, unescape};
 
 /// Plays the script of this name in this folder. Panics with its name, the line, what was
 /// expected and what came.
@@ -270,10 +270,18 @@ impl Stage {
                 }
             }
             Act::Requests(request) => self.request(actor, request, &[])?,
-            Act::Upgrades(request, opens) => {
-                self.request(actor, request, &websocket::opening_fields())?;
+            Act::Opens(request, opens, lasting) => {
+                let fields = match lasting {
+                    Lasting::Stream => vec![("Accept", "text/event-stream")],
+                    Lasting::WebSocket => websocket::opening_fields().to_vec(),
+                    Lasting::V1 => {
+                        let protocol = [("Sec-WebSocket-Protocol", "pousse.v1")];
+                        [&websocket::opening_fields()[..], &protocol].concat()
+                    }
+                };
+                self.request(actor, request, &fields)?;
                 if *opens {
-                    actor.open()?;
+                    actor.open(*lasting)?;
                 }
             }
             Act::Repeats(request, what, check) => self.repeat(actor, request, what, check)?,
@@ -281,8 +289,15 @@ impl Stage {
                 let bytes = self.frame_bytes(actor, frame)?;
                 actor.send(&bytes)?;
             }
-            Act::Hears(frame, timing) => actor.hear(&self.expected(frame)?, *timing)?,
-            Act::HearsOnUntil(frame) => actor.hear_on_until(&self.expected(frame)?)?,
+            Act::SaysJson(messages) => {
+                let texts =
+                    messages.iter().map(|text| self.named(text)).collect::<Played<Vec<_>>>()?;
+                let frame =
+                    |text: &String| websocket::frame(true, websocket::TEXT, text.as_bytes());
+                actor.send(&texts.iter().map(frame).collect::<Vec<_>>().concat())?;
+            }
+            Act::Hears(coming, timing) => actor.hear(&self.expected(coming)?, *timing)?,
+            Act::HearsOnUntil(coming) => actor.hear_on_until(&self.expected(coming)?)?,
             Act::Status(status, timing) => actor.hear_answer(*status, *timing)?,
             Act::Meets(what, check) => self.meet(actor.answer()?, what, check)?,
             Act::Nothing(within) => actor.hear_nothing(*within)?,
@@ -339,9 +354,7 @@ impl Stage {
         }
         bytes.extend(b"\r\n");
         bytes.extend(content);
-        if actor.messages.is_some() {
-            return wrong("a connection for HTTP", "a WebSocket");
-        }
+        actor.speaks_http()?;
         let was_last = actor.asked.is_empty() && actor.answer.as_ref().is_some_and(Answer::is_last);
         if actor.wire.is_none() || was_last {
             actor.connect(server);
@@ -382,7 +395,27 @@ impl Stage {
         Ok(websocket::frame(fin, opcode, &payload))
     }
 
-    fn expected(&self, frame: &Frame) -> Played<Expected> {
+    fn expected(&self, coming: &Coming) -> Played<Expected> {
+        match coming {
+            Coming::Frame(frame) => self.expected_frame(frame),
+            Coming::Json(text) => Ok(Expected::Json(json(&self.named(text)?)?)),
+            Coming::Block(lines) => {
+                let wanted = |(name, operand): &(String, Operand)| {
+                    let wanted = match operand {
+                        Operand::Text(text) => Wanted::Text(self.named(text)?),
+                        Operand::Json(text) => Wanted::Json(json(&self.named(text)?)?),
+                        Operand::Data(data) => {
+                            Wanted::Text(String::from_utf8_lossy(&self.bytes(data)?).into_owned())
+                        }
+                    };
+                    Ok((name.clone(), wanted))
+                };
+                lines.iter().map(wanted).collect::<Played<_>>().map(Expected::Block)
+            }
+        }
+    }
+
+    fn expected_frame(&self, frame: &Frame) -> Played<Expected> {
         let data = frame.data.as_ref().map(|data| self.bytes(data)).transpose()?;
         let any_payload = data.is_none();
         let payload = data.unwrap_or_default();
@@ -394,7 +427,7 @@ impl Stage {
             _ if frame.binary => Incoming::Binary(payload),
             _ => Incoming::Text(text),
         };
-        Ok(Expected { incoming, any_payload })
+        Ok(Expected::Frame(incoming, any_payload))
     }
 
     fn meet(&self, answer: &Answer, what: &What, check: &Check) -> Played {
@@ -410,15 +443,8 @@ impl Stage {
             Operand::Data(data) => {
                 Value::String(String::from_utf8_lossy(&self.bytes(data)?).into_owned())
             }
-            Operand::Text(text) => {
-                let text = self.named(text)?;
-                let is_json = matches!(what, What::Json(_)) || operator == Operator::Has;
-                match is_json.then(|| serde_json::from_str(&text)) {
-                    None => Value::String(text),
-                    Some(Ok(value)) => value,
-                    Some(Err(error)) => return wrong("JSON in the script", error.to_string()),
-                }
-            }
+            Operand::Json(text) => json(&self.named(text)?)?,
+            Operand::Text(text) => Value::String(self.named(text)?),
         };
         match fits(&came, operator, &operand) {
             true => Ok(()),

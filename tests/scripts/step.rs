@@ -45,18 +45,30 @@ pub(crate) enum Act {
     Sends(Data),
     Finishes,
     Requests(Request),
-    /// Asks for a WebSocket; if `opens`, gets it.
-    Upgrades(Request, bool),
+    /// Asks for what lasts; if the second is true, gets it.
+    Opens(Request, bool, Lasting),
     Repeats(Request, What, Check),
     Says(Frame),
-    Hears(Frame, Timing),
-    /// Hears messages of any kind until this one comes.
-    HearsOnUntil(Frame),
+    /// Messages of JSON, in one write.
+    SaysJson(Vec<String>),
+    Hears(Coming, Timing),
+    /// Hears anything until this comes.
+    HearsOnUntil(Coming),
     Status(u16, Timing),
     Meets(What, Check),
     Nothing(Duration),
     End(Timing),
     Keeps(What, Option<String>, String),
+}
+
+/// What can be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lasting {
+    WebSocket,
+    /// A WebSocket with the subprotocol pousse.v1.
+    V1,
+    /// An event stream.
+    Stream,
 }
 
 /// A request, without the fields that every request has.
@@ -72,6 +84,16 @@ pub(crate) enum Clause {
     With(String, String),
     Without(String),
     Content(Data),
+}
+
+/// What may come next on a WebSocket or an event stream.
+#[derive(Debug)]
+pub(crate) enum Coming {
+    Frame(Frame),
+    /// A text message with this JSON.
+    Json(String),
+    /// A block of an event stream: its lines, in their order.
+    Block(Vec<(String, Operand)>),
 }
 
 /// A frame, or a message of one or more of them.
@@ -121,6 +143,7 @@ pub(crate) enum Check {
 pub(crate) enum Operand {
     Text(String),
     Data(Data),
+    Json(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::actor::{Played, wrong};
+use crate::actor::{Played, Wrong, wrong};
 use crate::step::{Operator, What};
 use crate::support::http::Answer;
 
@@ -37,11 +37,54 @@ fn walk(mut value: Value, path: &str) -> Option<Value> {
     Some(value)
 }
 
+/// The JSON of a script, in which `…` stands for any value, and within a text for any piece of it.
+pub(crate) fn json(text: &str) -> Played<Value> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let mut json = String::new();
+    for c in text.chars() {
+        is_quoted ^= c == '"' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        match c {
+            '…' if !is_quoted => json += "\"…\"",
+            c => json.push(c),
+        }
+    }
+    serde_json::from_str(&json)
+        .map_err(|error| Wrong("JSON in the script".into(), format!("{text} ({error})")))
+}
+
+/// Whether it is what the script says.
+pub(crate) fn is_like(came: &Value, said: &Value) -> bool {
+    match (came, said) {
+        (_, Value::String(said)) if said == "…" => true,
+        (Value::String(came), Value::String(said)) => is_like_text(came, said),
+        (Value::Array(came), Value::Array(said)) => {
+            came.len() == said.len()
+                && came.iter().zip(said).all(|(came, said)| is_like(came, said))
+        }
+        (Value::Object(came), Value::Object(said)) => {
+            let is_there = |(name, said): (&String, &Value)| {
+                came.get(name).is_some_and(|came| is_like(came, said))
+            };
+            came.len() == said.len() && said.iter().all(is_there)
+        }
+        (came, said) => came == said,
+    }
+}
+
+/// The same for texts: each `…` is some text, or none.
+pub(crate) fn is_like_text(came: &str, said: &str) -> bool {
+    let Some((before, after)) = said.split_once('…') else { return came == said };
+    let Some(rest) = came.strip_prefix(before) else { return false };
+    let mut ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
+    ends.any(|at| is_like_text(&rest[at..], after))
+}
+
 pub(crate) fn fits(came: &Value, operator: Operator, operand: &Value) -> bool {
     let texts = came.as_str().zip(operand.as_str());
     match operator {
-        Operator::Equals => came == operand,
-        Operator::Differs => came != operand,
+        Operator::Equals => is_like(came, operand),
+        Operator::Differs => !is_like(came, operand),
         Operator::Has => came.as_array().map(Vec::len) == operand.as_u64().map(|n| n as usize),
         Operator::Contains => texts.is_some_and(|(came, text)| came.contains(text)),
         Operator::Lacks => texts.is_some_and(|(came, text)| !came.contains(text)),

@@ -13,8 +13,8 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Waits for an answer. One to `HEAD` has no content, whatever its fields promise. An error
-    /// says what came instead.
+    /// Waits for an answer. One to `HEAD` has no content, whatever its fields promise; that of an
+    /// event stream is for the caller to read. An error says what came instead.
     pub(crate) fn read(wire: &mut Wire, to_head: bool, deadline: Instant) -> Result<Self, String> {
         let head_bytes = loop {
             let end = wire.unread.windows(4).position(|four| four == b"\r\n\r\n");
@@ -25,6 +25,9 @@ impl Answer {
         };
         let mut answer = parse(&wire.take(head_bytes))?;
         if to_head || answer.status < 200 || matches!(answer.status, 204 | 304) {
+            return Ok(answer);
+        }
+        if answer.is_event_stream() {
             return Ok(answer);
         }
         let Some(length) = answer.field("Content-Length") else {
@@ -53,6 +56,12 @@ impl Answer {
     pub(crate) fn json(&self) -> Result<serde_json::Value, String> {
         serde_json::from_slice(&self.content)
             .map_err(|error| format!("{} ({error})", show(&self.content)))
+    }
+
+    /// Whether blocks follow, without an end that was told.
+    pub(crate) fn is_event_stream(&self) -> bool {
+        let kind = self.field("Content-Type").unwrap_or_default();
+        kind.starts_with("text/event-stream") && self.field("Content-Length").is_none()
     }
 
     /// Whether the connection ends with this answer.
@@ -97,7 +106,9 @@ impl Answer {
 
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "status {}", self.status)?;
+        if self.status > 0 {
+            write!(f, "status {}", self.status)?;
+        }
         for (name, value) in &self.fields {
             write!(f, "\n    {name}: {value}")?;
         }

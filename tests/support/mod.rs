@@ -2,11 +2,13 @@
 //! of HTTP and WebSocket than the RFCs say.
 //!
 //! [`Server`] starts the program that cargo built and ends it when dropped. [`Wire`] is a socket
-//! whose every wait is bounded. [`http`] reads answers, [`websocket`] writes and reads frames.
+//! whose every wait is bounded. [`http`] reads answers, [`websocket`] writes and reads frames,
+//! [`event_stream`] reads blocks.
 //! Nothing here shares code with the server, so that both cannot be wrong in the same way.
 //!
 //! A test that uses this needs `#![cfg(feature = "daemon")]`: there is no program without it.
 
+pub(crate) mod event_stream;
 pub(crate) mod http;
 pub(crate) mod websocket;
 
