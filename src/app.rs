@@ -10,7 +10,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clients::Client;
 use crate::error::Error;
-use crate::event::Event;
+use crate::event::{Event, Transport};
 use crate::handler::{Context, Handler};
 use crate::http::Request;
 use crate::hub::Hub;
@@ -175,7 +175,9 @@ impl<H: Handler> App<H> {
         let connection = &client.connection;
         let (id, ending) = (connection.id, connection.ending(otherwise));
         self.hub.turn.counters.count_closed(ending.why);
-        let level = if client.is_opened { log::Level::Info } else { log::Level::Debug };
+        let is_stream = connection.transport() == Transport::EventStream;
+        let level =
+            if client.is_opened || is_stream { log::Level::Info } else { log::Level::Debug };
         log::log!(
             level,
             "event=closed client={id} peer={} transport={} code={} reason={} text={:?}",

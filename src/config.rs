@@ -28,16 +28,16 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// A folder to serve in place of the built-in page (feature `files`).
     pub root: Option<PathBuf>,
-    /// Who may publish by `POST` or over pousse.v1, which no handler is asked about. `None`: anyone if every address
-    /// is a loopback one of TCP and no `hosts` are given (behind a reverse proxy it would be the
-    /// world), else nobody.
+    /// Who may publish by `POST` or over pousse.v1, which no handler is asked about. `None`: anyone
+    /// if every address is a loopback one of TCP and no `hosts` are given (behind a reverse proxy
+    /// it would be the world), else nobody.
     pub publish: Option<Publish>,
     /// Origins whose pages may connect, beside the server's own: `https://example.org`, `null`.
     pub origins: Vec<String>,
     /// Names, beside the loopback ones, by which a loopback listener may be called.
     pub hosts: Vec<String>,
-    /// WebSocket subprotocols that the handler speaks. pousse.v1 is built in (feature `v1`) and goes
-    /// before them.
+    /// WebSocket subprotocols that the handler speaks. pousse.v1 is built in (feature `v1`) and
+    /// goes before them.
     pub subprotocols: Vec<String>,
     /// Every number.
     pub limits: Limits,

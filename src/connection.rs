@@ -33,7 +33,7 @@ use crate::head::Head;
 use crate::http::{Peer, Refusal, Request};
 use crate::id::ConnId;
 use crate::input::take;
-use crate::live::{Filled, Heard, Live};
+use crate::live::{self, Filled, Heard, Live};
 use crate::log::Log;
 use crate::long_poll::LongPoll;
 use crate::message::Message;
@@ -537,14 +537,7 @@ impl Connection {
             // What is known of the request before says nothing of this one.
             self.exchange = Exchange::default();
         }
-        log::info!(
-            "event=refused client={} peer={} status={} reason={} detail={:?}",
-            self.id,
-            self.peer,
-            refusal.status,
-            refusal.reason,
-            refusal.detail
-        );
+        log::info!("event=refused client={} peer={} {refusal}", self.id, self.peer);
         self.refuse(refusal, true, turn);
     }
 
@@ -602,7 +595,11 @@ impl Connection {
             Stage::WebSocket(live) if live.is_open() => live.cut(&mut self.out, turn),
             _ => None,
         };
-        let Some((code, reason)) = told else { return self.abort(Reason::Stall) };
+        let Some((code, reason)) = told else {
+            // Over HTTP it cannot be told, but log and handler hear the same as of a WebSocket.
+            self.ending_is(CloseCode::Again, live::TOO_SLOW, Reason::Stall);
+            return self.abort(Reason::Stall);
+        };
         self.ending_is(code, reason, Reason::Stall);
         self.leave();
         // What it is told may never be written.
@@ -625,10 +622,8 @@ impl Connection {
 
     fn finish_exchange(&mut self, turn: &mut Turn) {
         if self.exchange.is_last || self.has_ended {
-            self.end(match self.requests as usize >= turn.limits.requests {
-                true => Reason::Requests,
-                false => Reason::Done,
-            });
+            let is_limit = self.requests as usize >= turn.limits.requests;
+            self.end(if is_limit { Reason::Requests } else { Reason::Done });
         } else {
             self.stage = Stage::Head(None);
             self.until = Tick::NEVER;

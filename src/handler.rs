@@ -143,7 +143,20 @@ impl Context<'_> {
         conn: ConnId,
         message: impl Into<Message<'m>>,
     ) -> Result<Option<EntryId>, PublishError> {
-        self.hub.publish(TOPIC_DEFAULT, message.into(), Some(conn)).map(Some)
+        self.publish_except(conn, TOPIC_DEFAULT, message)
+    }
+
+    /// As [`publish`](Self::publish), but this client is not given it.
+    ///
+    /// # Errors
+    /// [`PublishError`]; then nothing was kept.
+    pub fn publish_except<'m>(
+        &mut self,
+        conn: ConnId,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+    ) -> Result<Option<EntryId>, PublishError> {
+        self.hub.publish(topic, message.into(), Some(conn)).map(Some)
     }
 
     /// Makes a WebSocket a reader of one more topic; one that reads it already goes on as it is.

@@ -60,6 +60,13 @@ impl Refusal {
     }
 }
 
+/// As a log line has it.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "status={} reason={} detail={:?}", self.status, self.reason, self.detail)
+    }
+}
+
 pub(crate) fn bad(detail: &'static str) -> Refusal {
     Refusal::new(400, Reason::Syntax, detail)
 }

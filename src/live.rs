@@ -73,7 +73,7 @@ const FLOOD: Fault = Fault {
     why: Reason::WrongCommands,
     text: "too many commands that are wrong",
 };
-const TOO_SLOW: &str = "too slow";
+pub(crate) const TOO_SLOW: &str = "too slow";
 const UNFINISHED: Fault = Fault {
     code: CloseCode::Policy,
     why: Reason::MessageTimeout,

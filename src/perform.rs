@@ -53,15 +53,8 @@ impl Hub {
     pub(crate) fn refuse(&mut self, conn: ConnId, request: &Request, refusal: &Refusal) {
         // Everyone asks for files that are not there.
         let level = if refusal.status == 404 { log::Level::Debug } else { log::Level::Info };
-        log::log!(
-            level,
-            "event=refused client={conn} peer={} status={} reason={} path={:?} detail={:?}",
-            request.peer(),
-            refusal.status,
-            refusal.reason,
-            request.path(),
-            refusal.detail
-        );
+        let (peer, path) = (request.peer(), request.path());
+        log::log!(level, "event=refused client={conn} peer={peer} path={path:?} {refusal}");
         if let Some(client) = self.clients.get_mut(conn) {
             client.connection.refuse(refusal, !request.is_whole(), &mut self.turn);
         }
@@ -157,6 +150,7 @@ impl Hub {
             reads.topics.iter().filter_map(|topic| self.gap(topic, after)).collect();
         if request.method() != "HEAD" {
             self.read_all(conn, reads, after)?;
+            log::info!("event=opened client={conn} peer={} transport=event-stream", request.peer());
         }
         if let Some(client) = self.clients.get_mut(conn) {
             client.connection.stream(is_text, &gaps, &mut self.turn);

@@ -253,23 +253,30 @@ pub(crate) type Wrong = (Refusal, Reference);
 /// [`Wrong`], with a detail that says what to change.
 #[cfg(feature = "v1")]
 pub(crate) fn parse(text: &str) -> Result<Command, Wrong> {
-    use serde_json::Value;
+    use std::collections::HashMap;
 
-    let Ok(Value::Object(mut members)) = serde_json::from_str(text) else {
+    use serde_json::value::RawValue;
+
+    let Ok(mut members) = serde_json::from_str::<HashMap<String, &RawValue>>(text) else {
         return Err((wrong(WORDS), None));
     };
-    let reference: Reference = match members.get("ref") {
+    // It comes back as it was written: whoever counts in big numbers finds them again.
+    let reference: Reference = match members.get("ref").map(|value| value.get()) {
         None => None,
-        Some(value @ (Value::String(_) | Value::Number(_))) => Some(value.to_string().into()),
+        Some(json) if json.len() > REF_BYTES_MAX => {
+            return Err((wrong(format!("ref has at most {REF_BYTES_MAX} bytes of JSON")), None));
+        }
+        Some(json) if json.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) => {
+            Some(json.into())
+        }
         Some(_) => return Err((wrong("ref has to be a string or a number"), None)),
     };
-    if reference.as_ref().is_some_and(|it| it.len() > REF_BYTES_MAX) {
-        return Err((wrong(format!("ref has at most {REF_BYTES_MAX} bytes of JSON")), None));
-    }
     let mut member = |name: &str| match members.remove(name) {
         None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(wrong(format!("{name} has to be a string"))),
+        Some(value) => match serde_json::from_str(value.get()) {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(wrong(format!("{name} has to be a string"))),
+        },
     };
     match read(&mut member) {
         Ok(what) => Ok(Command { what, reference }),
@@ -364,6 +371,11 @@ mod tests {
                 r#" {"unsubscribe":"t","ref":"a\"b","whatever":[1]} "#,
                 What::Unsubscribe { topic: "t".into() },
                 Some(r#""a\"b""#),
+            ),
+            (
+                r#"{"unsubscribe":"t","ref": 12345678901234567890123.0 }"#,
+                What::Unsubscribe { topic: "t".into() },
+                Some("12345678901234567890123.0"),
             ),
             (r#"{"publish":"t","data":""}"#, publish(Kind::Text, b"", None), None),
             (

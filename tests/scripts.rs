@@ -71,11 +71,13 @@ scripts! {
     event_stream_head
     event_stream_heartbeat
     event_stream_http_1_0
+    event_stream_no_room
     event_stream_of_several_topics
     event_stream_origin
     event_stream_restart
     event_stream_resume
     event_stream_slow_reader
+    event_stream_stalled_reader
     event_stream_text
     files_built_in
     files_not_given
