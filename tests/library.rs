@@ -537,3 +537,69 @@ fn on_close_says_the_same_whichever_way_an_unanswered_close_ends() {
         assert_eq!(server.said(), Said::Close(id, 4000, "enough".into()), "{is_stopped}");
     }
 }
+
+// pousse.v1 and event streams, as a handler sees them.
+
+#[test]
+fn a_client_of_pousse_v1_is_opened_and_closed_and_its_commands_do_not_reach_the_handler() {
+    let server = Running::new(quiet);
+    let mut peer = Socket::offering(server.address(), "/websocket", &["pousse.v1"]).unwrap();
+    let hello = peer.hears();
+    let id = server.opened();
+    assert!(hello.starts_with(&format!("{{\"hello\":{{\"client\":\"{id}\",")), "{hello}");
+    peer.says(r#"{"publish":"t","data":"x"}"#);
+    assert!(peer.hears().starts_with(r#"{"published":"#));
+    // What a handler does to it is told in its own words.
+    server.ask(move |ctx| {
+        ctx.send(id, "for you").unwrap();
+        ctx.send(id, &b"\xff"[..]).unwrap();
+        ctx.subscribe(id, "t", After::Earliest).unwrap();
+        ctx.publish_except(id, "t", "not for you").unwrap();
+        ctx.publish("t", "y").unwrap();
+    });
+    assert_eq!(texts(&mut peer, 2), [r#"{"data":"for you"}"#, r#"{"base64":"/w=="}"#]);
+    assert!(peer.hears().ends_with(r#""topic":"t","data":"x"}"#));
+    let subscribed = peer.hears();
+    assert!(subscribed.starts_with(r#"{"subscribed":"t","last":"#), "{subscribed}");
+    assert!(peer.hears().ends_with(r#""topic":"t","data":"y"}"#));
+    server.ask(move |ctx| ctx.close(id, CloseCode::Normal, "enough"));
+    peer.closes(1000, "enough");
+    assert_eq!(server.said(), Said::Close(id, 1000, "enough".into()), "and nothing before it");
+}
+
+#[test]
+fn pousse_v1_goes_before_the_subprotocols_of_the_handler_and_is_not_among_them() {
+    let server = Running::start(|config| config.subprotocols = vec!["own".into()], quiet);
+    let mut both = Socket::offering(server.address(), "/websocket", &["own", "pousse.v1"]).unwrap();
+    assert!(both.hears().starts_with(r#"{"hello":"#));
+    let mut own = Socket::offering(server.address(), "/websocket", &["other", "own"]).unwrap();
+    server.ask(|ctx| ctx.broadcast("text mode").unwrap());
+    assert_eq!(own.hears(), "text mode");
+
+    let mut config = pousse::Config::default();
+    config.subprotocols = vec!["pousse.v1".into()];
+    assert!(config.check().unwrap_err().to_string().contains("built in"));
+}
+
+#[test]
+fn an_event_stream_stands_in_the_list_of_clients_and_is_not_opened() {
+    let server = Running::new(quiet);
+    let mut peer = server.connect();
+    let request = "GET /api/messages?topic=t HTTP/1.1\r\nHost: localhost\r\n\
+                   Accept: text/event-stream\r\n\r\n";
+    peer.write_all(request.as_bytes()).unwrap();
+    let head = answer(&mut peer);
+    assert!(head.contains("Content-Type: text/event-stream\r\n"), "{head}");
+    let id = server.ask(|ctx| {
+        let ids: Vec<ConnId> = ctx.clients().collect();
+        let client = ctx.client(ids[0]).unwrap();
+        assert_eq!((ids.len(), client.transport), (1, Transport::EventStream));
+        assert_eq!(ctx.send(ids[0], "x"), Err(SendError::Gone), "it is no WebSocket");
+        ids[0]
+    });
+    server.ask(move |ctx| ctx.close(id, CloseCode::Normal, ""));
+    let mut rest = String::new();
+    peer.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with("\n\n"), "it ends between two blocks: {rest:?}");
+    assert_eq!(server.rest(), [], "the handler was told nothing");
+}
