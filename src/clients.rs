@@ -57,7 +57,13 @@ struct Readers {
     is_due: bool,
     /// One who would have taken more was stopped: nothing counts as offered to all yet.
     is_unfinished: bool,
+    /// Rounds in a row that ended so.
+    unfinished_rounds: u32,
 }
+
+/// So many rounds in a row are waited for those who would take more. Whoever always has something
+/// older to be given, and asks for it again, is behind like one who takes nothing.
+const UNFINISHED_ROUNDS_MAX: u32 = 64;
 
 #[derive(Clone, Copy, Debug)]
 struct Reader {
@@ -339,11 +345,13 @@ impl Clients {
         if readers.list.is_empty() {
             return;
         }
-        if readers.is_unfinished {
+        if readers.is_unfinished && readers.unfinished_rounds < UNFINISHED_ROUNDS_MAX {
+            readers.unfinished_rounds += 1;
             readers.is_spreading = true;
             readers.is_due = true;
             return self.spreading_later.push(number);
         }
+        readers.unfinished_rounds = 0;
         log.offered(number, readers.upto);
         if log.topic(number).last() > readers.upto {
             self.spread(number);

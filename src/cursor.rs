@@ -104,7 +104,25 @@ impl Cursor {
         match self.readings.as_mut_slice() {
             [] => false,
             [one] => take_run(one, id, (form, upto), log, outbox, turn),
-            _ => self.take_merged(id, (form, upto), log, outbox, turn),
+            several => {
+                let is_behind = |it: &&mut Reading| it.seen < log.topic(it.topic).last();
+                let mut behind = several.iter_mut().filter(is_behind);
+                let (Some(one), another) = (behind.next(), behind.next()) else { return false };
+                if another.is_some() {
+                    return self.take_merged(id, (form, upto), log, outbox, turn);
+                }
+                let more = take_run(one, id, (form, upto), log, outbox, turn);
+                let seen = one.seen;
+                self.given(seen);
+                more
+            }
+        }
+    }
+
+    /// Every topic is given up to here: what one of them holds above it was not reached.
+    fn given(&mut self, seen: u64) {
+        for reading in &mut self.readings {
+            reading.seen = reading.seen.max(seen);
         }
     }
 
@@ -134,10 +152,7 @@ impl Cursor {
                 turn.counters.delivered += 1;
             }
         }
-        // Every topic is given up to here: what one of them holds above it was not reached.
-        for reading in &mut self.readings {
-            reading.seen = reading.seen.max(seen);
-        }
+        self.given(seen);
         more
     }
 }

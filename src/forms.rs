@@ -115,7 +115,8 @@ fn envelope(id: EntryId, topic: &Topic, entry: &Entry) -> Vec<u8> {
 }
 
 fn block(id: EntryId, put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut out = b"id: ".to_vec();
+    let mut out = Vec::with_capacity(256);
+    out.extend_from_slice(b"id: ");
     put_id(&mut out, id);
     out.push(b'\n');
     put(&mut out);

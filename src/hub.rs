@@ -171,6 +171,7 @@ impl Hub {
         }
         // Where it stands before it reads this topic: up to there the topic is to catch up.
         let position = client.connection.cursor.position(&self.log);
+        let stands = client.connection.session(&mut self.turn).map(|(it, _)| it.stands(position));
         let readings = client.connection.cursor.readings.len() + usize::from(is_new);
         let most = self.turn.limits.subscriptions;
         if readings > most || pending.is_some_and(|pending| pending >= most) {
@@ -184,8 +185,13 @@ impl Hub {
             self.close(conn, CloseCode::Again, &reason, Reason::Gap);
             return Ok(());
         }
-        let place = self.log.place(self.log.find(topic), after);
-        match self.clients.read(conn, topic, place.seen, &mut self.log) {
+        let number = self.log.find(topic);
+        let seen = match (after, stands) {
+            // Its `last` is to cover this topic as well: now is where the client stands.
+            (After::Now, Some(seen)) => seen.max(self.log.place(number, After::Earliest).seen),
+            _ => self.log.place(number, after).seen,
+        };
+        match self.clients.read(conn, topic, seen, &mut self.log) {
             Ok(_) => {}
             Err(PublishError::BadTopic) => return Err(SubscribeError::BadTopic),
             Err(_) => return Err(SubscribeError::TopicsFull),
@@ -214,6 +220,8 @@ impl Hub {
             }
             let state = (is_new, has_backlog);
             session.subscribed(number, state, position, reference, &self.log, outbox);
+            // Who reads the topic already was not touched by reading it.
+            self.clients.touch(conn);
         }
     }
 

@@ -209,6 +209,12 @@ impl Log {
             let order = std::mem::take(&mut self.order);
             self.order = order.into_iter().filter(|it| self.holds(it.topic, it.seq)).collect();
         }
+        // Where readers are never through, nothing else forgets what was encoded and dropped.
+        if self.encoded.get_mut().len() > 8 * self.entries + 64 {
+            let mut encoded = std::mem::take(self.encoded.get_mut());
+            encoded.retain(|&(number, seq)| self.holds(number, seq));
+            *self.encoded.get_mut() = encoded;
+        }
     }
 
     /// When the oldest entry will be too old.
@@ -342,11 +348,12 @@ impl Log {
         if !is_topic_name(name) {
             return Err(PublishError::BadTopic);
         }
+        // What this one may have held is known as of before another makes room for it.
+        let floor = self.dropped_floor;
         if self.topics.len() >= self.limits.max_topics {
             self.make_room()?;
         }
         let name: Arc<str> = name.into();
-        let floor = self.dropped_floor;
         let index = self.topics.insert(Topic::new(name.clone(), floor));
         let number = TopicNumber(u32::try_from(index).map_err(|_| PublishError::TopicsFull)?);
         self.names.insert(name, number);

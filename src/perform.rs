@@ -146,10 +146,9 @@ impl Hub {
             return Err(Refusal::new(503, Reason::Drain, detail).with(&[("Retry-After", "5")]));
         }
         let after = reads.after.unwrap_or(After::Now);
-        let gaps: Vec<Gap> =
-            reads.topics.iter().filter_map(|topic| self.gap(topic, after)).collect();
+        let mut gaps = Vec::new();
         if request.method() != "HEAD" {
-            self.read_all(conn, reads, after)?;
+            gaps = self.read_all(conn, reads, after)?;
             log::info!("event=opened client={conn} peer={} transport=event-stream", request.peer());
         }
         if let Some(client) = self.clients.get_mut(conn) {
@@ -158,16 +157,19 @@ impl Hub {
         Ok(())
     }
 
-    /// Makes the client a reader of all these topics, or of none.
-    fn read_all(&mut self, conn: ConnId, reads: &Reads, after: After) -> Result<(), Refusal> {
+    /// Makes the client a reader of all these topics, or of none; returns the gaps at its place.
+    fn read_all(&mut self, conn: ConnId, reads: &Reads, after: After) -> Result<Vec<Gap>, Refusal> {
+        let mut gaps = Vec::new();
         for topic in &reads.topics {
+            // Only now: the topic before may have made another one go, perhaps this.
+            gaps.extend(self.gap(topic, after));
             let place = self.log.place(self.log.find(topic), after);
             if let Err(error) = self.clients.read(conn, topic, place.seen, &mut self.log) {
                 self.clients.stop_reading(conn, &mut self.log);
                 return Err(refusal_of(error));
             }
         }
-        Ok(())
+        Ok(gaps)
     }
 
     fn begin_wait(

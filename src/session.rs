@@ -89,6 +89,14 @@ impl Session {
         !self.pending.is_empty()
     }
 
+    /// The place up to which it is given what it reads, if `position` is where its cursor is.
+    pub(crate) fn stands(&self, position: u64) -> u64 {
+        match self.is_catching_up() {
+            true => self.upto,
+            false => position,
+        }
+    }
+
     /// Subscriptions that wait for their answer.
     pub(crate) fn pending(&self) -> usize {
         self.pending.len()
@@ -107,10 +115,7 @@ impl Session {
         log: &Log,
         outbox: &mut Outbox,
     ) {
-        self.upto = match self.is_catching_up() {
-            true => self.upto,
-            false => position,
-        };
+        self.upto = self.stands(position);
         let waits = match is_new {
             true => self.is_catching_up() || has_backlog,
             false => self.pending.iter().any(|it| it.topic == topic),

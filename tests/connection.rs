@@ -595,3 +595,162 @@ fn a_peer_that_stalls_inside_the_answer_to_its_handshake_is_dropped_without_a_fr
         assert_eq!(connection.ending(Reason::Gone).why, Reason::Stall);
     }
 }
+
+// pousse.v1.
+
+#[cfg(feature = "v1")]
+mod session {
+    use super::*;
+
+    const BINARY: &str = "pousse.v1 is JSON in text frames; bytes go into base64";
+
+    fn upgrade() -> String {
+        UPGRADE.replace("Upgrade: w", "Sec-WebSocket-Protocol: pousse.v1\r\nUpgrade: w")
+    }
+
+    /// A script that speaks pousse.v1 and reads one topic; the hub, which greets and carries out
+    /// commands, is not here.
+    fn reader(change: impl FnOnce(&mut Config)) -> Script {
+        let mut script = Script::new(change);
+        script.says(upgrade().as_bytes());
+        assert!(script.hears_text().contains("\r\nSec-WebSocket-Protocol: pousse.v1\r\n"));
+        script.events.clear();
+        let topic = script.log.join("g").unwrap();
+        script.connection.cursor.read(topic, 0, 0);
+        script
+    }
+
+    /// What the server writes: JSON in a frame.
+    fn told(json: &str) -> Vec<u8> {
+        assert!(json.len() < 126, "short frames are enough here");
+        [&[0x81, json.len() as u8], json.as_bytes()].concat()
+    }
+
+    fn publish(script: &mut Script, text: &str) {
+        script.log.append("g", text.into(), None, script.turn.now).unwrap();
+    }
+
+    #[test]
+    fn commands_come_one_by_one_however_they_are_cut() {
+        let bytes = [
+            upgrade().as_bytes(),
+            &frame(0x81, br#"{"subscribe":"t","after":"7-3","ref":1}"#),
+            &frame(0x01, br#"{"unsub"#),
+            &frame(0x80, br#"scribe":"t","ref":"two"}"#),
+            &frame(0x81, br#"{"publish":"t","data":"un","key":"k"}"#),
+        ]
+        .concat();
+        let (events, _, _) = chopped(|_| {}, &[&bytes]);
+        assert_eq!(events.len(), 4, "{events:?}");
+        for (event, parts) in events[1..].iter().zip([
+            ["Subscribe", "run: 7, seq: 3", "Some(\"1\")"],
+            ["Unsubscribe", "\"t\"", "two"],
+            ["Publish", "[117, 110]", "Some(\"k\")"],
+        ]) {
+            assert!(parts.iter().all(|part| event.contains(part)), "{event} and not {parts:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_is_told_so_with_its_ref_and_bytes_end_it() {
+        let (events, heard, _) = chopped(
+            |_| {},
+            &[upgrade().as_bytes(), &frame(0x81, br#"{"ref":"x"}"#), &frame(0x82, b"bytes")],
+        );
+        let heard = String::from_utf8_lossy(&heard).into_owned();
+        let error = heard.find("\"status\":400,").unwrap();
+        let reference = heard.find(",\"ref\":\"x\"}").unwrap();
+        assert!(error < reference && reference < heard.find(BINARY).unwrap(), "{heard}");
+        assert_eq!(events, ["GET /websocket \"\"", "fault 1003"]);
+    }
+
+    #[test]
+    fn wrong_commands_are_borne_until_they_are_a_flood_and_time_forgives_them() {
+        let few = |config: &mut Config| config.limits.wrong_commands = 5;
+        let mut script = reader(few);
+        for second in 1..10 {
+            script.says(&frame(0x81, b"?"));
+            script.at(second as f32);
+        }
+        assert!(script.events.is_empty(), "one in a second is no flood");
+        script.at(20.0);
+        (0..5).for_each(|_| script.says(&frame(0x81, b"?")));
+        assert!(script.events.is_empty(), "nor are five");
+        script.says(&frame(0x81, b"?"));
+        assert_eq!(script.events, ["fault 1008"]);
+        assert!(script.hears().ends_with(b"too many commands that are wrong"));
+        script.says(&frame(0x81, br#"{"subscribe":"t"}"#));
+        assert_eq!(script.events, ["fault 1008"]);
+    }
+
+    #[test]
+    fn entries_come_with_their_ids_and_the_place_beside_each_ping() {
+        let mut script = reader(|_| {});
+        publish(&mut script, "un");
+        script.flush();
+        assert_eq!(script.hears(), told(r#"{"id":"7-1","topic":"g","data":"un"}"#));
+        script.log.append("h", "of no concern".into(), None, script.turn.now).unwrap();
+        script.at(31.0);
+        assert_eq!(script.hears(), [vec![0x89, 0], told(r#"{"last":"7-2"}"#)].concat());
+        script.says(&frame(0x8a, b""));
+        publish(&mut script, "trois");
+        script.at(62.5);
+        let entry = told(r#"{"id":"7-3","topic":"g","data":"trois"}"#);
+        let place = told(r#"{"last":"7-3"}"#);
+        let heard = script.hears();
+        assert_eq!(heard.len(), entry.len() + 2 + place.len());
+        assert!(heard.ends_with(&place), "the place is behind what it covers");
+    }
+
+    #[test]
+    fn a_gap_is_told_before_what_comes_after_it_and_once() {
+        let mut script = reader(|config| config.limits.history = 2);
+        for text in ["un", "deux", "trois", "quatre"] {
+            publish(&mut script, text);
+        }
+        let topic = script.log.find("g").unwrap();
+        script.log.offered(topic, 4);
+        script.log.trim(script.turn.now);
+        script.flush();
+        let expected = [
+            r#"{"gap":{"topic":"g","after":"7-0","oldest":"7-3"}}"#,
+            r#"{"id":"7-3","topic":"g","data":"trois"}"#,
+            r#"{"id":"7-4","topic":"g","data":"quatre"}"#,
+        ];
+        assert_eq!(script.hears(), expected.map(told).concat());
+        script.flush();
+        assert_eq!((script.hears(), script.turn.counters.gaps), (vec![], 1));
+    }
+
+    #[test]
+    fn a_place_that_is_due_waits_until_the_backlog_is_through() {
+        let mut script = reader(|config| config.limits.history_bytes = 10 << 20);
+        let long = "x".repeat(10_000);
+        (0..100).for_each(|_| publish(&mut script, &long));
+        // The socket takes nothing until the ping is long due.
+        let mut socket = Socket(Vec::new(), 0);
+        let mut write = |script: &mut Script, room: usize| {
+            socket.1 += room;
+            loop {
+                let before = socket.0.len();
+                script.connection.fill(&script.log, &mut script.turn);
+                script.connection.write_to(&mut socket, &mut script.turn).unwrap();
+                if socket.0.len() == before {
+                    break;
+                }
+            }
+            String::from_utf8_lossy(&socket.0).into_owned()
+        };
+        write(&mut script, 0);
+        assert!(script.connection.waiting_bytes() <= 64 * 1024 + 10_100);
+        for second in 1..35 {
+            script.turn.begin(Tick::at(Duration::from_secs(second)), 0);
+            script.connection.handle_timeout(&mut script.turn);
+            // A little at a time, so that it is no stall.
+            assert!(!write(&mut script, 1000).contains("\"last\""));
+        }
+        let heard = write(&mut script, usize::MAX / 2);
+        assert_eq!(heard.matches("\"topic\"").count(), 100);
+        assert!(heard.ends_with(r#"{"last":"7-100"}"#));
+    }
+}

@@ -570,3 +570,80 @@ fn a_thousand_waiters_are_answered_by_one_publish_that_is_encoded_once() {
     }
     assert_eq!(table.server.context().clients().count(), 0);
 }
+
+// One encoding for all of a kind.
+
+/// A reader's request, once it is a reader.
+#[cfg(feature = "v1")]
+fn reads(table: &mut Table<Quiet>, request: &str) -> TcpStream {
+    let peer = connect(table.address);
+    (&peer).write_all(request.as_bytes()).unwrap();
+    let readers = table.server.context().clients().count();
+    while table.server.context().clients().count() == readers {
+        table.server.turn(Some(PATIENCE)).unwrap();
+    }
+    peer
+}
+
+/// Reads until this was heard; everything that was.
+#[cfg(feature = "v1")]
+fn hears_until(peer: &mut TcpStream, wanted: &str) -> String {
+    let (mut heard, mut bytes) = (Vec::new(), [0; 4096]);
+    loop {
+        let text = String::from_utf8_lossy(&heard).into_owned();
+        if text.contains(wanted) {
+            return text;
+        }
+        let count = peer.read(&mut bytes).unwrap();
+        assert!(count > 0, "{text:?} and not {wanted:?}");
+        heard.extend_from_slice(bytes.get(..count).unwrap());
+    }
+}
+
+#[test]
+#[cfg(feature = "v1")]
+fn one_publish_to_a_thousand_readers_of_every_kind_is_encoded_once_for_each_kind() {
+    let session = opening("/websocket?topic=general")
+        .replace("Upgrade: w", "Sec-WebSocket-Protocol: pousse.v1\r\nUpgrade: w");
+    let stream = "Accept: text/event-stream\r\n";
+    let requests = [
+        session,
+        request("GET", "/api/messages", stream, ""),
+        request("GET", "/api/messages?format=text", stream, ""),
+        request("GET", "/api/messages?after=now&wait=50", "", ""),
+        opening("/websocket"),
+    ];
+    // In one turn, and in as many as there are readers.
+    for (readers, time) in [(1024, PATIENCE), (1, Duration::from_millis(1))] {
+        let change = move |config: &mut Config| {
+            config.limits.turn_readers = readers;
+            config.limits.turn_time = time;
+        };
+        let mut table = Table::new(change, Quiet);
+        let mut peers: Vec<_> = (0..1000)
+            .map(|number| (number % 5, reads(&mut table, &requests[number % 5])))
+            .collect();
+        table.settle();
+        let before = table.counters();
+        let text = "Bonjour\n\u{1f331}";
+        let id = table.server.context().broadcast(text).unwrap().unwrap();
+        table.settle();
+        let after = table.counters();
+        assert_eq!(after.encoded - before.encoded, 4, "text mode takes the frame as it is kept");
+        assert_eq!(after.delivered - before.delivered, 1000);
+        assert_eq!(after.writes - before.writes, 1000);
+        let json =
+            format!("{{\"id\":\"{id}\",\"topic\":\"general\",\"data\":\"Bonjour\\n\u{1f331}\"}}");
+        let wanted = [
+            json.clone(),
+            format!("id: {id}\ndata: {json}\n\n"),
+            format!("id: {id}\ndata: Bonjour\ndata: \u{1f331}\n\n"),
+            format!("{{\"messages\":[{json}],\"last\":\"{id}\",\"gap\":false,\"readers\":"),
+            text.to_owned(),
+        ];
+        for (kind, peer) in &mut peers {
+            let heard = hears_until(peer, &wanted[*kind]);
+            assert_eq!(heard.matches("Bonjour").count(), 1, "{heard}");
+        }
+    }
+}
