@@ -296,7 +296,7 @@ fn content_type(name: &str) -> &'static str {
         "html" | "htm" => "text/html; charset=utf-8",
         "css"          => "text/css; charset=utf-8",
         "js" | "mjs"   => "text/javascript; charset=utf-8",
-        "txt"          => "text/plain; charset=utf-8",
+        "txt" | "ts"   => "text/plain; charset=utf-8",
         "md"           => "text/markdown; charset=utf-8",
         "csv"          => "text/csv; charset=utf-8",
         "vtt"          => "text/vtt; charset=utf-8",
@@ -329,11 +329,15 @@ const INDEX: &str = "index.html";
 /// The client library: every page wants it, so it is there even beside a folder without it.
 const CLIENT: &str = "pousse.js";
 
-const PAGE: [(&str, &[u8]); 5] = [
+const PAGE: [(&str, &[u8]); 9] = [
     (INDEX, include_bytes!("page/index.html")),
     ("favicon.svg", include_bytes!("page/favicon.svg")),
     ("style.css", include_bytes!("page/style.css")),
+    ("texts.js", include_bytes!("page/texts.js")),
     ("chat.js", include_bytes!("page/chat.js")),
+    ("lab.js", include_bytes!("page/lab.js")),
+    ("diagram.js", include_bytes!("page/diagram.js")),
+    ("pousse.d.ts", include_bytes!("page/pousse.d.ts")),
     (CLIENT, include_bytes!("page/pousse.js")),
 ];
 

@@ -1,70 +1,20 @@
-// chat.js: the built-in page. Two people open it in two windows and talk; beside it, what the browser does meanwhile.
+// chat.js: the view "chat". Two people open it in two windows and talk; beside it, what crosses the network meanwhile.
 // What comes from others is shown with textContent only.
 import { connect } from "./pousse.js";
+import { $, address, all, asBytes, asLocal, asTopic, inEachLanguage, locale, remember, remembered, says, text, view } from "./texts.js";
 
+const WAYS = ["websocket", "event-stream", "long-polling", "polling"];
 const LINES_MAX = 500; // on the page; the server keeps a history of its own
-const TRACE_MAX = 60;
-const CHECK_MS = 5_000;
-const CHECK_HIDDEN_MS = 60_000; // even if nobody looks, our place must stay within the server's history
-const CHECK_SOON_MS = 1_000; // after a message
+const WIRE_MAX = 80;
+const COUNT_MS = 5_000;
+const CATCHING_UP_MS = 700; // after a connection has opened: what comes so soon was there before
 
-const TEXTS = {
-  en: {
-    tagline: "a server that pushes", room: "Room", name: "Your name", anonymous: "anonymous",
-    link: "Copy link", copy: "Copy", copied: "Copied", write: "Message", send: "Send",
-    connecting: "connecting", open: "connected", waiting: "connection lost", closed: "closed",
-    count: (n) => `next try in ${n} s`, now: "Connect now", unreachable: "the server cannot be reached",
-    handshake: "HTTP works, the WebSocket does not: is there a proxy in between?",
-    readers: (n) => `${n} here`, binary: (n) => `[binary, ${n} bytes]`,
-    gap: "some messages were missed", refused: "the server did not take this message",
-    unsure: "the connection was lost before this message came back",
-    empty: "Nothing has sprouted here yet.", second: "Open a second window",
-    browser: "What the browser does", curl: "The same with curl",
-    poll: "Polling", wait: "Long polling", publish: "Publishing",
-  },
-  fr: {
-    tagline: "un serveur qui pousse", room: "Salon", name: "Votre nom", anonymous: "anonyme",
-    link: "Copier le lien", copy: "Copier", copied: "Copié", write: "Message", send: "Envoyer",
-    connecting: "connexion en cours", open: "connecté", waiting: "connexion perdue", closed: "fermé",
-    count: (n) => `nouvel essai dans ${n} s`, now: "Se connecter", unreachable: "le serveur est injoignable",
-    handshake: "HTTP passe, le WebSocket non : y a-t-il un proxy entre les deux ?",
-    readers: (n) => `${n} personne${n > 1 ? "s" : ""} ici`, binary: (n) => `[binaire, ${n} octets]`,
-    gap: "il manque des messages", refused: "le serveur n’a pas accepté ce message",
-    unsure: "la connexion s’est perdue avant le retour de ce message",
-    empty: "Rien n’a encore poussé ici.", second: "Ouvrir une seconde fenêtre",
-    browser: "Ce que fait le navigateur", curl: "La même chose avec curl",
-    poll: "Interrogation (polling)", wait: "Interrogation longue (long polling)", publish: "Publication",
-  },
-};
+let room; // the client
+let topic = "";
+let shown = false;
+let force = WAYS.includes(remembered("transport")) ? remembered("transport") : "";
 
-const $ = (id) => document.getElementById(id);
-
-// What the browser remembers, if it may.
-const remembered = (key) => { try { return localStorage.getItem("pousse." + key); } catch { return null; } };
-const remember = (key, value) => { try { localStorage.setItem("pousse." + key, value); } catch { /* then not */ } };
-
-// Languages
-
-let language = (remembered("language") ?? navigator.language).startsWith("fr") ? "fr" : "en";
-
-/** Lets an element say a text of the dictionary, now and after a change of language. */
-function says(element, key = "", n = 0) {
-  const text = TEXTS[language][key] ?? "";
-  const now = typeof text === "function" ? text(n) : text;
-  Object.assign(element.dataset, { t: key, n });
-  if (element.textContent !== now) element.textContent = now;
-  return element;
-}
-
-function translate() {
-  const texts = TEXTS[language];
-  const all = (selector, act) => document.querySelectorAll(selector).forEach(act);
-  document.documentElement.lang = language;
-  all("[data-t]:not([data-t=''])", (e) => says(e, e.dataset.t, Number(e.dataset.n ?? 0)));
-  all("[data-label]", (e) => (e.ariaLabel = texts[e.dataset.label]));
-  all("[data-hint]", (e) => (e.placeholder = texts[e.dataset.hint]));
-  all("#languages button", (e) => (e.ariaPressed = e.lang === language));
-}
+const ways = () => (force ? [force] : WAYS);
 
 // What is shown
 
@@ -72,149 +22,192 @@ function element(tag, text = "", kind = "") {
   return Object.assign(document.createElement(tag), { textContent: text, className: kind });
 }
 
-/** Adds to a list that scrolls and follows its end, unless one has scrolled up to read. */
-function append(list, line, most) {
-  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 48;
-  list.append(line);
-  if (list.childElementCount > most) list.firstElementChild.remove();
-  if (atEnd) list.scrollTop = list.scrollHeight;
+let lines = []; // to be added: all that comes in one go is added at once
+
+/** Adds to the conversation, which follows its end unless one has scrolled up to read. */
+function append(line) {
+  if (!lines.length) queueMicrotask(flush);
+  lines.push(line);
+  return line;
 }
 
-let pending = []; // sent and not yet come back: { sent, typed }
+function flush() {
+  const list = $("messages");
+  list.append(...lines);
+  lines = [];
+  while (list.childElementCount > LINES_MAX) list.children[Number(list.firstElementChild === missed?.line)].remove();
+  list.append(...pending.map(({ line }) => line)); // what is not sent yet stays last
+  toEnd();
+}
 
-/** A message. "name: text" is only how this page writes one; any text is shown as it is. */
-function show({ data, lastEventId }) {
-  const line = element("p");
+let follows = true; // the end of the conversation
+
+function toEnd(always = false) {
+  follows ||= always;
+  if (follows) $("messages").scrollTop = $("messages").scrollHeight;
+}
+$("messages").onscroll = ({ target }) => (follows = target.scrollHeight - target.scrollTop - target.clientHeight < 48);
+new ResizeObserver(() => toEnd()).observe($("messages"));
+
+/** "name: text" is only how this page writes a message; any text is shown as it is. */
+function messageLine(data) {
+  const line = element("p", "", "message");
   if (typeof data === "string") {
     const name = /^[^\s:][^:\n]{0,31}: /.exec(data)?.[0] ?? "";
     line.append(element("b", name), data.slice(name.length));
     line.style.setProperty("--hue", [...name].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 360, 0));
-    const own = pending.findIndex(({ sent }) => sent === data);
-    if (own >= 0) {
-      line.className = "own";
-      pending.splice(own, 1);
-    }
   } else {
     line.append(says(element("i"), "binary", data.byteLength));
   }
-  if (!lastEventId) { // live
-    line.append(element("time", new Date().toLocaleTimeString(language, { timeStyle: "short" })));
-    trace("socket.onmessage", "←", data);
+  return line;
+}
+
+function divider(key, value) {
+  return append(says(element("p", "", `divider ${key}`), key, value));
+}
+
+// Before us, or while we were away: what comes until the connection has caught up is told apart by a line that counts.
+let missed; // { key, line, count, until }
+
+function missing(key) {
+  if (!missed || missed.until < Date.now()) missed = { key, count: 0, until: Infinity };
+}
+
+function show({ data, lastEventId }) {
+  const mine = pending.find((one) => one.id === lastEventId) ?? pending.find((one) => !one.id && one.sent === data);
+  const late = missed && (document.hidden || Date.now() < missed.until);
+  if (mine) {
+    pending.splice(pending.indexOf(mine), 1);
+    mine.line.classList.remove("pending");
+    mine.line.classList.add("settled");
+    append(mine.line);
+  } else {
+    if (late) {
+      missed.line ??= divider(missed.key, 0);
+      says(missed.line, missed.key, (missed.count += 1));
+    }
+    append(messageLine(data));
   }
-  append($("log"), line, LINES_MAX);
+  const line = lines.at(-1);
+  line.dataset.id = lastEventId;
+  if (!late || missed.key === "away") { // of what is earlier, nobody knows when it was
+    line.append(element("time", new Date().toLocaleTimeString(locale(), { timeStyle: "short" })));
+  }
+  if (document.hidden) sayTitle();
 }
 
-/** A line of the page's own. */
-function note(key, text) {
-  const line = element("p", "", "note");
-  line.append(says(element("span"), key), element("q", text));
-  append($("log"), line, LINES_MAX);
+function sayTitle() {
+  const unread = document.hidden && missed?.key === "away" ? missed.count : 0;
+  document.title = `${unread ? `(${unread}) ` : ""}${topic} · pousse`;
 }
 
-/** A line of the course's program, as it happens. */
-function trace(call, arrow = "", value = "") {
-  const text = typeof value === "string" ? JSON.stringify(value) : value.byteLength ? `ArrayBuffer(${value.byteLength})` : String(value);
-  const line = element("li", call + " ", arrow === "←" ? "in" : "");
-  if (arrow) line.append(element("b", arrow), " ", text.length > 120 ? text.slice(0, 120) + "…" : text);
-  append($("trace"), line, TRACE_MAX);
+function trace({ way, text, bytes }) {
+  const [list, line] = [$("wire"), element("li", "", way)];
+  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 48;
+  const said = asLocal(text);
+  const short = said.length > 160 ? said.slice(0, 160) + "…" : said;
+  line.append(element("b", way === "out" ? "→" : "←"), ` ${short} `, element("small", asBytes(bytes)));
+  list.append(line);
+  if (list.childElementCount > WIRE_MAX) list.firstElementChild.remove();
+  if (atEnd) list.scrollTop = list.scrollHeight;
 }
 
 let counting = 0;
 
-function showState({ detail: { state, why, code = "", reason = "", until } }) {
+function showState({ state, transport, until, problem = "", code = "" }) {
   const open = state === "open";
-  document.body.dataset.state = state;
-  says($("state").firstChild, state);
-  const spoken = `${code} ${reason}`.trim(); // by the server, in its language
-  if (state !== "connecting") says($("reason"), spoken ? "" : why); // while it tries, one may go on reading why
-  if (spoken) $("reason").textContent = spoken;
-  if (!open) says($("readers"), "");
-  $("log").ariaLive = open ? "polite" : "off"; // the history is not read aloud
+  $("talk").dataset.state = state;
+  $("talk").dataset.transport = transport ?? "";
+  all("#transports label", (e) => e.classList.toggle("used", open && e.firstChild.value === transport));
+  says($("state").firstElementChild, state);
+  says($("by"), open && "by", text(transport));
+  if (open) $("problem").textContent = "";
+  else if (problem || code) $("problem").textContent = `${code} ${problem}`.trim();
+  else if (state === "waiting") says($("problem"), "unreachable");
+  if (open) countReaders();
+  else says($("readers"));
+  $("messages").ariaLive = open ? "polite" : "off"; // the history is not read aloud
   $("again").hidden = open || state === "connecting";
-  const count = () => says($("count"), until && "count", Math.max(0, Math.ceil((until - Date.now()) / 1000)));
+  const say = () => says($("count"), until && "count", Math.max(0, Math.ceil((until - Date.now()) / 1000)));
   clearInterval(counting);
-  counting = setInterval(count, 500);
-  count();
+  if (until) counting = setInterval(say, 500);
+  say();
+  if (open && missed) missed.until = Math.min(missed.until, Date.now() + CATCHING_UP_MS);
+  if ((state === "waiting" || state === "closed") && room?.last) missing("away");
+}
+
+// Sending
+
+let pending = []; // published and not yet come back: { sent, line, id }
+
+async function publish(sent) {
+  const [mine, to] = [{ sent, line: messageLine(sent) }, room];
+  mine.line.classList.add("own", "pending");
+  mine.line.title = text("sending");
+  pending.push(mine);
+  $("messages").append(mine.line);
+  toEnd(true);
+  try {
+    mine.id = await to.publish(topic, sent);
+    if (to !== room || !pending.includes(mine)) return;
+    const here = [...$("messages").children].find((line) => line.dataset.id === mine.id); // it was here before we knew its id
+    if (!here) return;
+    pending.splice(pending.indexOf(mine), 1);
+    mine.line.remove();
+    here.classList.add("own");
+  } catch ({ message, code = "" }) {
+    if (to !== room) return;
+    pending = pending.filter((one) => one !== mine);
+    mine.line.classList.replace("pending", "failed");
+    const again = says(element("button"), "again");
+    again.onclick = () => (mine.line.remove(), publish(sent));
+    mine.line.append(element("em", `${code} ${message}`.trim()), again);
+  } finally {
+    mine.line.removeAttribute("title");
+  }
 }
 
 // The room
 
-let room; // the connection
-let topic = "";
+const link = () => new URL(address("chat", topic), location.origin + location.pathname).href;
 
-/** A topic has 1 to 128 bytes and no control characters; `encodeInto` stops before the character that is too much. */
-function asTopic(text) {
-  const bytes = new Uint8Array(128);
-  const { written } = new TextEncoder().encodeInto(text.replace(/\p{Cc}/gu, "").trim(), bytes);
-  return new TextDecoder().decode(bytes.subarray(0, written)) || "general";
-}
-
-function addressed() {
-  const hash = location.hash.slice(1);
-  try {
-    return asTopic(decodeURIComponent(hash) || new URLSearchParams(location.search).get("room") || "");
-  } catch {
-    return asTopic(hash); // a % that is only a %
-  }
-}
-
-const link = () => `${location.origin}${location.pathname}#${encodeURIComponent(topic)}`;
-
-function join() {
-  if (topic === addressed()) return;
+function join(name) {
+  topic = name;
   room?.close();
-  topic = addressed();
   pending = [];
-  if (location.search) history.replaceState(null, "", link()); // one place for the name of the room
-  document.title = `${topic} · pousse`;
+  lines = [];
+  missed = undefined;
+  missing("earlier");
+  sayTitle();
   $("room").value = topic;
   $("second").href = link();
-  $("log").replaceChildren();
-  room = connect({ topic });
-  const on = (type, listener) => room.addEventListener(type, listener);
-  on("state", showState);
-  on("message", (event) => (show(event), checkSoon()));
-  on("history", ({ detail: { count, gap } }) => {
-    trace("fetch api/messages", "←", count);
-    if (gap) note("gap");
-  });
-  on("socket", ({ detail }) => trace("new WebSocket", "→", detail));
-  on("open", () => {
-    trace("socket.onopen");
-    for (const { typed } of pending) note("unsure", typed);
-    pending = [];
-    check();
-  });
-  on("error", () => trace("socket.onerror"));
-  on("close", ({ code, reason }) => {
-    trace(`socket.onclose ${code}`, reason && "←", reason);
-    // What we sent was the cause. It is not sent again but given back.
-    if (![1003, 1007, 1008, 1009].includes(code) || !pending[0]) return;
-    note("refused", reason);
-    $("text").value ||= pending[0].typed;
-    pending = [];
-  });
+  $("messages").replaceChildren();
+  $("wire").replaceChildren();
+  const client = (room = connect({ topics: [topic], after: "earliest" }));
+  client.transports = ways();
+  const on = (type, act) => client.addEventListener(type, (event) => client === room && act(event));
+  on("state", ({ detail }) => showState(detail));
+  on("message", show);
+  on("gap", () => divider("missing").classList.add("gap"));
+  on("wire", ({ detail }) => trace(detail));
   fillCurl();
 }
 
-let checking = 0;
-let soon = false;
+let asking = 0;
 
-function checkIn(ms) {
-  clearTimeout(checking);
-  checking = setTimeout(check, ms);
-}
-
-function checkSoon() {
-  if (!soon) checkIn(CHECK_SOON_MS);
-  soon = true;
-}
-
-async function check() {
-  soon = false;
-  checkIn(document.hidden ? CHECK_HIDDEN_MS : CHECK_MS);
-  const readers = await room.check();
-  if (readers !== undefined) says($("readers"), "readers", readers);
+/** Who is here: a poll of nothing tells how many read. */
+async function countReaders() {
+  clearTimeout(asking);
+  const client = room;
+  if (!shown || document.hidden || client.state.state !== "open") return;
+  asking = setTimeout(countReaders, COUNT_MS);
+  try {
+    const answer = await fetch(`api/messages?topic=${encodeURIComponent(topic)}&limit=0&after=now`, { cache: "no-store" });
+    const { readers } = await answer.json();
+    if (client !== room || client.state.state !== "open" || !Number.isFinite(readers)) return;
+    says($("readers"), client.transport === "polling" ? "readersBut" : "readers", readers);
+    $("readers").title = text("readersWhy");
+  } catch { /* if the server is gone, the connection will tell */ }
   fillCurl();
 }
 
@@ -226,20 +219,36 @@ function fillCurl() {
     const text = `curl ${before}'${url.replaceAll("'", "%27")}'`;
     if ($(id).textContent !== text) $(id).textContent = text; // otherwise a selection would be lost
   };
-  fill("poll", "");
-  fill("wait", "", `after=${room.last ?? "now"}`, "wait=30");
-  fill("publish", "-d 'Bonjour serveur!' ");
+  fill("curl-poll", "");
+  fill("curl-wait", "", `after=${room.last ?? "now"}`, "wait=30");
+  fill("curl-stream", "-NH 'Accept: text/event-stream' ");
+  fill("curl-publish", "-d 'Bonjour serveur!' ");
 }
 
 // What the visitor does
 
-async function copy(button, text) {
+for (const way of ["", ...WAYS]) {
+  const [label, input] = [element("label"), element("input")];
+  Object.assign(input, { type: "radio", name: "transport", value: way || "auto", checked: way === force });
+  if (way) input.dataset.transport = way;
+  label.append(input);
+  label.insertAdjacentHTML("beforeend", `<svg class="icon" aria-hidden="true"><use href="#${way || "sprout"}"/></svg>`);
+  label.append(says(element("span"), way || "auto"));
+  input.onchange = () => {
+    remember("transport", (force = way));
+    room.transports = ways();
+    room.open();
+  };
+  $("transports").append(label);
+}
+
+async function copy(button, what) {
   try {
-    await navigator.clipboard.writeText(text);
+    await navigator.clipboard.writeText(what);
     says(button, "copied");
     setTimeout(() => says(button, button.id || "copy"), 1500);
   } catch {
-    prompt("", text); // over plain HTTP there is no clipboard, except on the same machine
+    prompt("", what); // over plain HTTP there is no clipboard, except on the same machine
   }
 }
 
@@ -247,19 +256,15 @@ $("link").onclick = () => copy($("link"), link());
 $("curl").onclick = ({ target }) => {
   if (target.type) copy(target, target.parentElement.nextElementSibling.textContent);
 };
-$("now").onclick = () => room.open();
-$("languages").onclick = ({ target }) => {
-  if (target.lang) remember("language", (language = target.lang));
-  translate();
-};
+$("connect-now").onclick = () => room.open();
 
 $("who").onsubmit = (event) => {
   event.preventDefault();
   $("text").focus();
 };
 $("room").onchange = () => {
-  $("room").value = asTopic($("room").value);
-  location.hash = encodeURIComponent($("room").value);
+  $("room").value = asTopic($("room").value) || "general";
+  location.hash = address("chat", $("room").value);
 };
 $("name").value = remembered("name") ?? "";
 $("name").onchange = () => {
@@ -271,13 +276,9 @@ $("say").onsubmit = (event) => {
   event.preventDefault();
   const typed = $("text").value.trim();
   const name = $("name").value;
-  const sent = name ? `${name}: ${typed}` : typed;
   if (!typed) return;
-  if (!room.send(sent)) return room.open(); // the text stays in its box
-  trace("socket.send", "→", sent);
-  pending.push({ sent, typed });
+  publish(name ? `${name}: ${typed}` : typed);
   $("text").value = "";
-  $("log").scrollTop = $("log").scrollHeight;
 };
 $("text").onkeydown = (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -285,17 +286,38 @@ $("text").onkeydown = (event) => {
   $("say").requestSubmit();
 };
 
-// The life of the page: who looks at it does not wait for a back-off, and put aside it holds no socket.
-addEventListener("hashchange", join);
-addEventListener("pagehide", () => room.close());
-addEventListener("pageshow", () => room.open());
-addEventListener("online", () => room.open());
+// The life of the page: who looks at it does not wait for a back-off. Hidden it keeps a WebSocket at most, because
+// a browser has only six other connections to a host.
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
-  room.open();
-  check();
+  if (!shown) return;
+  if (document.hidden) {
+    if (room.last) missing("away");
+    if (room.transport !== "websocket") room.close();
+  } else {
+    if (missed && room.state.state === "open") missed.until = Date.now() + CATCHING_UP_MS;
+    room.open();
+    countReaders();
+  }
+  sayTitle();
 });
+addEventListener("pagehide", () => room?.close());
+addEventListener("pageshow", () => shown && !document.hidden && room.open());
+addEventListener("online", () => shown && room.open());
 
-translate();
-join();
-if (matchMedia("(pointer: fine)").matches) $("text").focus(); // on a phone the keyboard would cover the page
+inEachLanguage(() => room && showState(room.state));
+view("chat", {
+  show(name) {
+    name ||= topic || "general";
+    shown = true;
+    if (name !== topic) join(name);
+    else room.open();
+    sayTitle();
+    if (location.search) history.replaceState(null, "", link()); // one place for the name of the room
+    if (matchMedia("(pointer: fine)").matches) $("text").focus(); // on a phone the keyboard would cover the page
+  },
+  hide() {
+    if (!shown) return;
+    shown = false;
+    room.close();
+  },
+});

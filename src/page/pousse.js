@@ -1,242 +1,489 @@
-// pousse.js: the browser's side of the push server in text mode, where one frame is one message, both ways.
+// pousse.js: the client of pousse, for browsers and Node.
 //
-// The lesson is the browser's own: `new WebSocket(url)`, `onopen`, `onmessage`, `onclose`, `onerror`, `send`. The rest
-// is what a page needs around it: to come back after a loss without losing or repeating a message.
+//     import { connect } from "./pousse.js";
+//     const room = connect({ topics: ["general"], after: "earliest" });
+//     room.addEventListener("message", ({ data, topic, lastEventId }) => console.log(topic, data));
+//     const id = await room.publish("general", "Bonjour serveur!");
 //
-//     const room = connect({ topic: "general" });
-//     room.addEventListener("message", (event) => console.log(event.data));
-//     room.addEventListener("open", () => room.send("Bonjour serveur!"));
+// It keeps a place in each topic: the id up to which all was delivered. Every transport goes on from there. It is no
+// store: what the server has dropped is a `gap`. More: pousse.d.ts.
 
-const PAGE = 1000; // the most messages one poll may bring
-const OPENING_MS = 20_000; // an opening that takes longer is given up
-const STEADY_MS = 5_000; // a connection that lived this long lets the back-off begin anew
-const BACKOFF_MS = 1_000; // doubled with every failure ...
-const BACKOFF_MAX_MS = 30_000; // ... up to here
+const OPENING_MS = 8_000;
+const STEADY_MS = 5_000;
+const BACKOFF_MAX_MS = 30_000;
+const RETRY_BEST_MS = 600_000;
+const REQUEST_BYTES = 480; // about
 
-/**
- * @typedef {{ id: string, data?: string, base64?: string }} Entry
- * @typedef {{ messages: Entry[], last: string, gap: boolean, readers: number }} Answer
- *
- * `why` it is not connected: the server said so in a close frame ("closed") or in an HTTP answer ("problem"), nobody
- * answered ("unreachable"), or HTTP answers but not the WebSocket ("handshake").
- * @typedef {{ state: "connecting" | "open" | "waiting" | "closed", until?: number,
- *   why?: "closed" | "problem" | "unreachable" | "handshake", code?: number, reason?: string }} State
- */
+/** RUN-SEQ as numbers: as strings, 9 is above 10. @param {string} place */
+const parse = (place) => ({ earliest: [-1], now: [Infinity] })[place] ?? place.split("-").map(Number);
 
-/** An HTTP answer that is an error, in the words of its RFC 9457 document. */
-class Problem extends Error {
-  status = 0;
-  waitMs = 0;
-}
+const isAbove = (a, b) => {
+  const [run, seq] = parse(a);
+  const [run2, seq2] = parse(b);
+  return run > run2 || (run === run2 && seq > seq2);
+};
 
-/**
- * Events: `open`, `message` (MessageEvent; with a `lastEventId` if it came from the history), `close` (CloseEvent),
- * `error`, `state` (detail: State), `socket` (detail: the URL that is opened) and, before the messages a connection
- * catches up with, `history` (detail: `{ count, gap }`; `gap`: messages were missed and are no longer kept).
- */
+const refusal = (problem, code, waitMs = 0) =>
+  Object.assign(new Error(problem), { problem, code, waitMs, isFinal: /^4(?!08|25|29)..$/.test(code) });
+
+const asked = (item) => {
+  item.key = crypto.getRandomValues(new Uint32Array(3)).join("");
+  item.promise = new Promise((resolve, reject) => Object.assign(item, { resolve, reject }));
+  return item;
+};
+
 class Connection extends EventTarget {
-  /** @type {State} */ state = { state: "closed" };
-  /** @type {string | undefined} our place: the last id a poll told */ last;
-  // Text frames carry no id, but they come in the order of the log. So a count does: the first `seen` entries after
-  // `last` have come as frames, and a catch-up leaves them out.
-  #seen = 0;
-  #unsure = false; // the count may be wrong: `last` fell out of the history while frames were coming
-  #behind = false; // a check knew of messages that have not come as frames
-  #checking = false;
+  state = { state: "closed" };
+  #places = new Map(); // topic -> the id up to which it was given, or `earliest` or `now`
+  #pending = new Map(); // topic -> subscription to be confirmed
+  #behind = new Set(); // topics that a WebSocket has to catch up with
+  #queue = [];
+  #list;
+  #index;
+  #memory = {};
   #failures = 0;
-  #timer = 0;
-  #life = new AbortController(); // of the present attempt; once aborted, none of its callbacks counts
-  /** @type {WebSocket | undefined} */ #socket;
+  #session; // from open() to close()
+  #life = new AbortController();
+  #openedAt;
+  #deadline;
+  #wake = () => {};
+  #retryMs = 1000;
+  #ping = 25;
+  #socket;
+  #isFlushing;
+  #group = new AbortController();
+  #channel;
+  #isFollower;
+  #isDue;
 
-  /** @param {{ url?: string | URL, topic?: string, history?: number }} options */
-  constructor({ url = "websocket", topic = "general", history = 50 }) {
+  constructor({ url = new URL("api/messages", import.meta.url), topics = ["general"], after = "now", shared,
+    transports = ["websocket", "event-stream", "long-polling", "polling"], interval = 1000, wait = 50 }) {
     super();
-    const at = new URL(url, document.baseURI);
-    at.search = `?topic=${encodeURIComponent(topic)}`;
-    this.history = history;
-    this.pollUrl = new URL("api/messages" + at.search, at).href.replace(/^ws/, "http");
-    this.socketUrl = at.href.replace(/^http/, "ws");
-    queueMicrotask(() => this.open()); // when the caller has added its listeners
+    this.url = new URL(url, globalThis.document?.baseURI).href.replace(/^ws/, "http");
+    this.locks = shared && globalThis.navigator?.locks;
+    try {
+      this.#memory = sessionStorage;
+    } catch {}
+    Object.assign(this, { transports, interval, wait });
+    for (const topic of topics) this.#places.set(topic, after);
+    queueMicrotask(() => this.open());
   }
 
-  /** Connects now: after `close()`, or instead of waiting. */
+  get transport() {
+    return this.state.transport;
+  }
+
+  get topics() {
+    return [...this.#places.keys()];
+  }
+
+  get transports() {
+    return this.#list;
+  }
+
+  set transports(list) {
+    this.#list = list.filter((it) => it !== "websocket" || globalThis.WebSocket);
+    this.#choose(Math.max(0, this.#list.indexOf(this.#memory[this.url])));
+  }
+
   open() {
-    if (this.state.state === "waiting" || this.state.state === "closed") this.#start();
+    this.#wake();
+    if (this.#session) return;
+    const { signal } = (this.#session = new AbortController());
+    const wake = ({ type }) => {
+      if (this.state.code < 600) return;
+      if (type === "online") this.#choose(0);
+      this.#wake();
+    };
+    for (const type of ["online", "visibilitychange"]) globalThis.addEventListener?.(type, wake, { signal });
+    if (this.locks) this.#join();
+    this.#run(signal);
   }
 
-  /** Closes, until `open()`. */
-  close() {
-    this.#end();
-    this.#become({ state: "closed" });
+  close(why = { code: 1000 }) {
+    if (!this.#session) return;
+    this.#session.abort();
+    this.#session = undefined;
+    this.#group.abort();
+    this.#restart();
+    this.#become({ state: "closed", ...why });
   }
 
-  /** Sends, or says false: nothing is kept to be sent later. @param {string} text */
-  send(text) {
-    if (this.#socket?.readyState !== WebSocket.OPEN) return false;
-    this.#socket.send(text);
-    return true;
+  async subscribe(topic, after = "now") {
+    if (!this.#places.has(topic)) {
+      const item = asked({});
+      this.#places.set(topic, after);
+      this.#pending.set(topic, item);
+      this.#behind.add(topic);
+      this.#change({ subscribe: topic, after, ref: item.key });
+    }
+    return this.#pending.get(topic)?.promise;
   }
 
-  /**
-   * Asks how many read this topic; to be called now and then. The answer also moves our place forward, so that it
-   * stays within the history, and shows a socket gone deaf: a network that vanishes closes nothing.
-   */
-  async check() {
-    const { signal } = this.#life;
-    if (this.state.state !== "open" || this.#checking) return undefined;
-    this.#checking = true;
-    try {
-      const counted = Math.min(this.#seen, PAGE - 1);
-      let answer = await this.#poll(this.last, counted + 1, signal);
-      const lost = answer.gap;
-      if (lost) answer = await this.#poll("now", 0, signal);
-      if (signal.aborted) return undefined;
-      const [seen, { messages }] = [this.#seen, answer];
-      if (lost) {
-        [this.last, this.#seen, this.#unsure] = [answer.last, 0, true];
-      } else if (messages.length > seen) {
-        if (this.#behind) this.#start(); // what was due at the last check has not come: it never will
-        else if (seen) [this.last, this.#seen] = [messages[seen - 1].id, 0];
-        this.#behind = true;
-      } else {
-        if (!seen) this.#unsure = false; // none counted, none kept: the place is exact again
-        [this.last, this.#seen] = [answer.last, seen - messages.length];
+  unsubscribe(topic) {
+    if (!this.#places.delete(topic)) return;
+    this.#answer(topic);
+    this.#change({ unsubscribe: topic });
+  }
+
+  publish(topic, data) {
+    const isText = !(data?.byteLength >= 0);
+    data = isText ? String(data) : new Uint8Array(data.buffer ?? data, data.byteOffset, data.byteLength).slice();
+    const item = asked({ topic, data, isText });
+    this.#queue.push(item);
+    this.#flush();
+    return item.promise;
+  }
+
+  async #run(session) {
+    while (!session.aborted) {
+      const transport = this.#isFollower ? "polling" : this.#list[this.#index];
+      const better = this.#index && setTimeout(() => this.#choose(0), RETRY_BEST_MS);
+      let error = await this.#live((signal) => this.#read(transport, signal));
+      clearTimeout(better);
+      this.#socket = undefined;
+      for (const item of this.#queue) item.isSent &&= false;
+      const isSteady = this.#openedAt && Date.now() - this.#openedAt > STEADY_MS;
+      if (isSteady) this.#failures = 0;
+      // A plain GET that asks the same is told why, which browsers hide; or it is the transport that does not work.
+      if (error && transport !== "polling" && !error.waitMs && (!isSteady || error.isFinal)) {
+        const found = await this.#live((signal) => this.#get({ limit: 0 }, signal));
+        error.isFinal = false;
+        if (!found || found.code) error = found;
+        else if (found.messages && (this.#failures || this.#memory[this.url] !== transport)) {
+          this.#choose((this.#index + 1) % this.#list.length);
+          if (this.#index) continue;
+        }
       }
-      return answer.readers;
-    } catch {
-      return undefined; // if the server is gone, the socket will tell
-    } finally {
-      this.#checking = false;
+      if (!error) continue;
+      const { isFinal, problem, code } = error;
+      const ms = this.#backOff(this.#failures++, error);
+      const slept = this.#sleep(ms);
+      if (!isFinal) this.#become({ state: "waiting", until: Date.now() + ms, transport, problem, code });
+      else if (!this.#pending.size) this.close({ problem, code });
+      else for (const topic of this.#pending.keys()) this.#answer(topic, error);
+      await slept;
     }
   }
 
-  async #start() {
-    this.#end();
-    const { signal } = (this.#life = new AbortController());
-    this.#timer = setTimeout(() => this.#retry({ why: "unreachable" }), OPENING_MS);
-    this.#become({ state: "connecting" });
+  async #live(work) {
+    const life = (this.#life = new AbortController());
+    this.#expect(OPENING_MS);
+    const watch = setInterval(() => Date.now() > this.#deadline && life.abort(new Error("silence")), 1000);
     try {
-      await this.#catchUp(signal);
+      return await work(life.signal);
     } catch (error) {
-      this.#failed(error, signal);
-    }
-    if (signal.aborted) return;
-
-    // From here on it is the course's program.
-    const url = `${this.socketUrl}&after=${this.last}`;
-    this.#tell("socket", url);
-    const socket = (this.#socket = new WebSocket(url));
-    socket.binaryType = "arraybuffer";
-    let openedAt = 0;
-
-    socket.onopen = () => {
-      if (signal.aborted) return;
-      openedAt = performance.now();
-      clearTimeout(this.#timer);
-      this.#become({ state: "open" });
-      this.#tell("open");
-    };
-    socket.onmessage = ({ data }) => {
-      if (signal.aborted) return;
-      this.#seen += 1;
-      this.#behind = false;
-      this.dispatchEvent(new MessageEvent("message", { data }));
-    };
-    socket.onerror = () => signal.aborted || this.#tell("error");
-    socket.onclose = async ({ code, reason, wasClean }) => {
-      if (signal.aborted) return;
-      this.dispatchEvent(new CloseEvent("close", { code, reason, wasClean }));
-      if (openedAt && !signal.aborted) {
-        if (performance.now() - openedAt > STEADY_MS) this.#failures = 0;
-        // By this the server says that all we saw lies before the gap: nothing of what comes may be left out.
-        if (code === 1013 && reason.startsWith("gap")) this.#unsure = true;
-        return this.#retry({ why: "closed", code, reason });
-      }
-      // The browser hides why a handshake was refused (1006), so HTTP is asked.
-      try {
-        await this.#poll(this.last, 0, signal);
-        if (!signal.aborted) this.#retry({ why: "handshake" });
-      } catch (error) {
-        this.#failed(error, signal);
-      }
-    };
-  }
-
-  /** Reads what is after our place and has not come as a frame. @param {AbortSignal} signal */
-  async #catchUp(signal) {
-    let [last, gap, skip, full] = [this.last, this.#unsure, this.#unsure ? 0 : this.#seen, true];
-    /** @type {Entry[]} */ const fresh = [];
-    while (full) {
-      const answer = await this.#poll(last, PAGE, signal);
-      if (answer.gap) [gap, skip] = [true, 0]; // what was counted is gone as well
-      fresh.push(...answer.messages.slice(skip));
-      skip = Math.max(0, skip - answer.messages.length);
-      last = answer.last;
-      full = answer.messages.length > 0; // an answer may end early; only an empty one says that this is all
-    }
-    if (signal.aborted) return;
-    if (!this.last) fresh.splice(0, fresh.length - this.history); // a poll begins with the oldest
-    [this.last, this.#seen, this.#unsure, this.#behind] = [last, 0, false, false];
-    this.#tell("history", { count: fresh.length, gap });
-    for (const { id, data, base64 } of fresh) {
-      const bytes = base64 === undefined ? data : Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)).buffer;
-      this.dispatchEvent(new MessageEvent("message", { data: bytes, lastEventId: id }));
+      return life.signal.reason ?? error;
+    } finally {
+      clearInterval(watch);
+      life.abort();
     }
   }
 
-  /** @param {string | undefined} after @param {number} limit @param {AbortSignal} signal @returns {Promise<Answer>} */
-  async #poll(after, limit, signal) {
-    const place = after ? `&after=${after}` : "";
-    const response = await fetch(`${this.pollUrl}${place}&limit=${limit}`, { signal, cache: "no-store" });
-    if (response.ok) return response.json();
-    const { detail, title } = await response.json().catch(() => ({})); // what is in between may answer otherwise
-    const problem = new Problem(detail || title || `HTTP ${response.status}`);
-    problem.status = response.status;
-    problem.waitMs = 1000 * Number(response.headers.get("Retry-After")) || 0;
-    throw problem;
+  #expect(ms) {
+    this.#deadline = Date.now() + ms;
   }
 
-  /** @param {unknown} error @param {AbortSignal} signal */
-  #failed(error, signal) {
-    if (signal.aborted) return;
-    if (!(error instanceof Problem)) return this.#retry({ why: "unreachable" });
-    const { status, message: reason, waitMs } = error;
-    if (status >= 500 || status === 408 || status === 429) return this.#retry({ why: "problem", reason }, waitMs);
-    this.#end(); // asked the same, the server would answer the same
-    this.#become({ state: "closed", why: "problem", reason });
+  #choose(index) {
+    this.#index = index;
+    this.#restart();
   }
 
-  /** Exponential back-off with full jitter, so that a thousand pages do not come back in the same instant.
-   * @param {Omit<State, "state">} cause */
-  #retry(cause, waitMs = 0) {
-    this.#end();
-    waitMs += Math.random() * Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** this.#failures++);
-    this.#timer = setTimeout(() => this.#start(), waitMs);
-    this.#become({ state: "waiting", until: Date.now() + waitMs, ...cause });
+  #restart() {
+    this.#life.abort("");
+    this.#wake();
   }
 
-  #end() {
-    clearTimeout(this.#timer);
-    this.#life.abort();
-    this.#socket?.close(1000);
-    this.#socket = undefined;
+  #sleep(ms) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => resolve(clearTimeout(timer));
+    });
   }
 
-  /** @param {State} state */
+  #backOff(failures, { waitMs = 0 }) {
+    return waitMs + Math.random() * Math.min(BACKOFF_MAX_MS, this.#retryMs * 2 ** failures);
+  }
+
+  #opened() {
+    if (this.#openedAt) return;
+    this.#openedAt = Date.now();
+    if (this.#list[1] && !this.#isFollower) this.#memory[this.url] = this.transport;
+    if (!this.#socket) for (const topic of this.#pending.keys()) this.#answer(topic);
+    if (!this.#isFollower) this.#channel?.postMessage([]);
+    this.#become({ state: "open", transport: this.transport });
+  }
+
   #become(state) {
     this.state = state;
     this.#tell("state", state);
+    const { state: name, code = 1006, problem: reason = "" } = state;
+    if (this.state !== state || name === "connecting") return;
+    this.#tell(name === "open" ? name : "close", { code, reason });
+    this.#flush();
   }
 
-  /** @param {string} type @param {unknown} [detail] */
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+
+  /** All up to this id was given, if of a topic that is behind: only its own. */
+  #reached(id, topic) {
+    this.last = id;
+    for (const [it, place] of this.#places) {
+      if (this.#behind.has(it) && it !== topic) continue;
+      if (place === "now" || isAbove(id, place)) this.#places.set(it, id);
+    }
+  }
+
+  #message(entry) {
+    let { id = "", topic, data, base64 } = entry;
+    if (id) {
+      const place = this.#places.get(topic);
+      if (!place || (place !== "now" && !isAbove(id, place))) return;
+      if (!this.#isFollower) this.#channel?.postMessage([entry, place]);
+      this.#reached(id, topic);
+    }
+    if (base64 !== undefined) data = Uint8Array.from(atob(base64), (it) => it.charCodeAt(0)).buffer;
+    this.dispatchEvent(Object.assign(new MessageEvent("message", { data, lastEventId: id }), { topic }));
+  }
+
+  #gap(gap) {
+    const place = this.#places.get(gap.topic);
+    // One `after` serves all topics: one beyond the gap lost nothing, unless the ids began anew, below `after`.
+    if (!place || (isAbove(gap.oldest, gap.after) && !isAbove(gap.oldest, place))) return;
+    this.#places.set(gap.topic, "earliest");
+    this.#tell("gap", gap);
+  }
+
+  #answer(topic, error) {
+    const item = this.#pending.get(topic);
+    this.#pending.delete(topic);
+    if (error) this.#places.delete(topic);
+    if (error) item.reject(error);
+    else item?.resolve();
+  }
+
+  #change(command) {
+    if (this.locks && this.#session) this.#join();
+    else if (this.#socket) this.#send(command);
+    else if (this.state.state !== "waiting") this.#restart();
+  }
+
+  async #read(transport, signal) {
+    this.#openedAt = 0;
+    this.#behind.clear();
+    this.#become({ state: "connecting", transport });
+    signal.throwIfAborted();
+    // Beside others, `now` has to become an id first.
+    if (this.#after() !== "now" && [...this.#places.values()].includes("now")) {
+      const { last } = await this.#get({ after: "now", limit: 0 }, signal);
+      for (const [topic, place] of this.#places) if (place === "now") this.#places.set(topic, last);
+    }
+    if (transport === "websocket") return this.#readSocket(signal);
+    while (!this.#places.size) {
+      this.#expect(Infinity);
+      this.#opened();
+      await this.#sleep(RETRY_BEST_MS);
+      signal.throwIfAborted();
+    }
+    if (transport === "event-stream") return this.#readStream(signal);
+    for (let wait = 0; ; wait = transport === "polling" ? 0 : this.wait) {
+      this.#isDue = false;
+      this.#expect(OPENING_MS + wait * 1000);
+      const after = this.#after();
+      const { messages, last, gap } = await this.#get(wait ? { wait } : {}, signal);
+      this.#opened();
+      for (const topic of gap ? this.topics : []) {
+        this.#gap({ topic, after, oldest: messages.find((it) => it.topic === topic)?.id ?? last });
+      }
+      for (const entry of messages) {
+        signal.throwIfAborted();
+        this.#message(entry);
+      }
+      signal.throwIfAborted();
+      this.#reached(last);
+      if (transport === "long-polling" || messages.length > 99 || this.#isDue) continue;
+      const ms = this.#isFollower ? BACKOFF_MAX_MS : this.interval;
+      this.#expect(OPENING_MS + ms);
+      await this.#sleep(ms);
+      signal.throwIfAborted();
+    }
+  }
+
+  async #readStream(signal) {
+    const body = await this.#fetch(this.#href(), { signal, headers: { Accept: "text/event-stream" } });
+    const reader = body.getReader();
+    const decoder = new TextDecoder();
+    for (let rest = "", isAfterCR = false; ;) {
+      const { value, done } = await reader.read();
+      if (done) throw refusal("", 1006);
+      let text = decoder.decode(value, { stream: true });
+      if (isAfterCR) text = text.replace(/^\n/, "");
+      isAfterCR = text.endsWith("\r");
+      const blocks = (rest + text.replace(/\r\n?/g, "\n")).split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) {
+        signal.throwIfAborted();
+        this.#wire("in", "block", block, 2);
+        const fields = block.split("\n").map((line) => /^(\w*):? ?([^]*)/.exec(line).slice(1));
+        const { event, id, data, retry } = Object.fromEntries(fields);
+        if (retry > 0) this.#retryMs = Number(retry);
+        this.#expect(2400 * this.#ping); // two heartbeats
+        this.#opened();
+        if (event === "gap") this.#gap(JSON.parse(data));
+        else if (data && !event) this.#message(JSON.parse(data));
+        else if (id) this.#reached(id);
+      }
+    }
+  }
+
+  #readSocket(signal) {
+    return new Promise((_, reject) => {
+      const href = this.#href().replace(/^http/, "ws");
+      const socket = new WebSocket(href, "pousse.v1");
+      this.#wire("out", "handshake", `GET ${href}`, REQUEST_BYTES);
+      socket.onopen = () => this.#wire("in", "handshake", "101", 260);
+      socket.onmessage = ({ data: text }) => {
+        if (signal.aborted) return;
+        this.#wire("in", "frame", text);
+        const frame = JSON.parse(text);
+        const { hello, gap, subscribed, published, error, last, ref } = frame;
+        const item = this.#queue.find((it) => it.key === ref);
+        if (hello) {
+          this.#ping = hello.ping;
+          this.#behind = new Set(this.topics);
+          this.#socket = socket;
+          this.#opened();
+        } else if (gap) this.#gap(gap);
+        else if (published) this.#settle(item, undefined, published);
+        else if (error) {
+          const why = refusal(error.detail, error.status);
+          for (const [topic, { key }] of this.#pending) if (key === ref) this.#answer(topic, why);
+          this.#settle(item, why);
+        } else if (last) {
+          this.#answer(subscribed);
+          this.#behind.delete(subscribed);
+          this.#reached(last);
+        } else if (!frame.unsubscribed) this.#message(frame);
+        this.#expect(2400 * this.#ping);
+      };
+      socket.onclose = socket.onerror = ({ code = 1006, reason = "" }) => {
+        socket.onclose = null;
+        this.#wire("in", "end", `${code} ${reason}`);
+        reject(refusal(reason, code));
+      };
+      signal.onabort = () => {
+        reject(signal.reason);
+        socket.close(1000);
+      };
+    });
+  }
+
+  #send(command) {
+    const text = JSON.stringify(command);
+    this.#wire("out", "frame", text);
+    this.#socket.send(text);
+  }
+
+  async #flush() {
+    if (this.#isFlushing) return;
+    this.#isFlushing = true;
+    for (let item, failures = 0; this.state.state === "open" && (item = this.#queue.find((it) => !it.isSent));) {
+      const { topic, data, isText, key, isSent } = item;
+      item.isSent = true;
+      if (this.#socket && isSent === undefined) {
+        const binary = isText || data.reduce((text, it) => text + String.fromCharCode(it), "");
+        this.#send({ publish: topic, ...(isText ? { data } : { base64: btoa(binary) }), key, ref: key });
+        continue;
+      }
+      // Here comes also what may have ended a WebSocket: a POST says why.
+      const headers = { "Idempotency-Key": key };
+      if (!isText) headers["Content-Type"] = "application/octet-stream";
+      const init = { method: "POST", headers, body: data, signal: AbortSignal.timeout(4 * OPENING_MS) };
+      try {
+        this.#settle(item, undefined, (await this.#fetch(this.#href({}, [topic]), init)).id);
+        failures = 0;
+      } catch (error) {
+        this.#settle(item, error);
+        if (!error.isFinal) await new Promise((resolve) => setTimeout(resolve, this.#backOff(failures++, error)));
+      }
+    }
+    this.#isFlushing = false;
+  }
+
+  #settle(item, error, id) {
+    if (!item) return;
+    item.isSent = false;
+    if (error && !error.isFinal) return this.#flush();
+    this.#queue.splice(this.#queue.indexOf(item), 1);
+    if (error) item.reject(error);
+    else item.resolve(id);
+  }
+
+  #after() {
+    return [...this.#places.values()].reduce((a, b) => (isAbove(a, b) ? b : a), "now");
+  }
+
+  #href(extra = { after: this.#after() }, topics = this.topics) {
+    const href = new URL(this.url);
+    for (const topic of topics) href.searchParams.append("topic", topic);
+    for (const name in extra) href.searchParams.append(name, extra[name]);
+    return href.href;
+  }
+
+  #get(extra, signal) {
+    return this.#fetch(this.#href({ after: this.#after(), ...extra }), { signal });
+  }
+
+  async #fetch(href, init) {
+    const { method = "GET", body = "" } = init;
+    const size = body.byteLength ?? 0;
+    this.#wire("out", "request", `${method} ${href} ${size || body}`, REQUEST_BYTES + size);
+    const response = await fetch(href, { cache: "no-store", credentials: "include", ...init });
+    const { ok, status, headers } = response;
+    const isStream = ok && /^text.event-stream/.test(headers.get("Content-Type"));
+    const text = isStream ? "" : await response.text();
+    this.#wire("in", "answer", `${status} ${text}`, [...headers].join("\r\n  ").length + 20);
+    if (isStream) return response.body;
+    let answer = {};
+    try {
+      answer = JSON.parse(text);
+    } catch {}
+    if (ok) return answer;
+    const after = headers.get("Retry-After");
+    throw refusal(answer.detail ?? `HTTP ${status}`, status, after * 1000 || Date.parse(after) - Date.now() || 0);
+  }
+
+  #wire(way, what, text, extra = 0) {
+    let bytes = new TextEncoder().encode(text).length + extra;
+    if (what === "frame") bytes += (bytes > 125 ? 4 : 2) + (way === "out" ? 4 : 0);
+    const messages = text.startsWith("POST") ? 1 : text.split(/"(?:data|base64)":/).length - 1;
+    this.#tell("wire", { way, what, text, bytes, messages, transport: this.transport });
+  }
+
+  /** Who gets the lock passes on each message and the place before it. The others poll when that is above theirs. */
+  #join() {
+    this.#group.abort();
+    const { signal } = (this.#group = new AbortController());
+    const name = [this.url, ...this.topics.sort()].join();
+    const channel = (this.#channel = new BroadcastChannel(name));
+    channel.onmessage = ({ data: [entry, place] }) => {
+      if (entry && place !== "earliest" && !isAbove(place, this.#places.get(entry.topic))) return this.#message(entry);
+      this.#isDue = true;
+      if (this.state.state === "open") this.#wake();
+    };
+    const ended = new Promise((resolve) => (signal.onabort = () => resolve(channel.close())));
+    this.#isFollower = true;
+    this.#restart();
+    const lead = () => {
+      this.#isFollower = false;
+      this.#restart();
+      return ended;
+    };
+    this.locks.request(name, { signal }, lead).catch(() => {});
+  }
 }
 
-/**
- * Joins a topic (1 to 128 bytes). `url`: that of the WebSocket, by default `websocket` beside this page; `history`:
- * how many of the older messages to deliver on arrival.
- * @param {{ url?: string | URL, topic?: string, history?: number }} [options]
- */
+/** @param {import("./pousse.d.ts").Options} [options] @returns {import("./pousse.d.ts").Client} */
 export const connect = (options = {}) => new Connection(options);
