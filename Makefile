@@ -20,6 +20,7 @@ check: ## what a change has to pass beside the tests: form, lints, docs, each fe
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features files -- -D warnings
+	$(CARGO) clippy --lib --no-default-features --features v1 -- -D warnings
 	$(CARGO) clippy --lib --bins --no-default-features --features daemon -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --all-features
 	$(CARGO) test --lib --no-default-features
