@@ -171,7 +171,11 @@ impl Context<'_> {
         topic: &str,
         after: After,
     ) -> Result<(), SubscribeError> {
-        self.hub.subscribe(conn, topic, after, None)
+        self.hub.subscribe(conn, topic, after, None).inspect_err(|error| {
+            if *error == SubscribeError::TooMany {
+                self.hub.turn.counters.count_refused(Reason::Subscriptions);
+            }
+        })
     }
 
     /// Ends a reading; false if there was none.

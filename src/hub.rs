@@ -175,7 +175,6 @@ impl Hub {
         let readings = client.connection.cursor.readings.len() + usize::from(is_new);
         let most = self.turn.limits.subscriptions;
         if readings > most || pending.is_some_and(|pending| pending >= most) {
-            self.turn.counters.count_refused(Reason::Subscriptions);
             return Err(SubscribeError::TooMany);
         }
         let gap = self.gap(topic, after).filter(|_| is_new);

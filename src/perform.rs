@@ -5,6 +5,7 @@
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::error::SubscribeError;
 use crate::forms::Gap;
 use crate::http::{Refusal, Request};
 use crate::hub::{Hub, refusal_of};
@@ -93,7 +94,12 @@ impl Hub {
         for topic in &reads.topics {
             let after = reads.after.unwrap_or(After::Now);
             if let Err(error) = self.subscribe(conn, topic, after, None) {
-                self.close(conn, CloseCode::Again, &error.to_string(), Reason::MaxTopics);
+                let why = match error {
+                    SubscribeError::TooMany => Reason::Subscriptions,
+                    _ => Reason::MaxTopics,
+                };
+                self.close(conn, CloseCode::Again, &error.to_string(), why);
+                break;
             }
         }
         if let Some(code) = self.drain {
@@ -178,6 +184,7 @@ impl Hub {
         poll: &Poll,
         wait: std::time::Duration,
     ) -> Result<(), Refusal> {
+        // Who has a gap is answered at once, so none is left to be told.
         self.read_all(conn, &poll.reads, poll.reads.after.unwrap_or(After::Earliest))?;
         if let Some(client) = self.clients.get_mut(conn) {
             client.connection.wait(long_poll(poll), wait, &self.turn);

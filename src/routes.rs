@@ -362,8 +362,9 @@ impl Query {
             }
         }
         // An `EventSource` that reconnects repeats its old URL and says here where it is.
-        if let Some(id) = request.field("last-event-id").filter(|id| !id.is_empty()) {
-            query.after = Some(After::Id(id.parse().unwrap_or(EntryId::UNKNOWN)));
+        if let Some(id) = request.raw_fields("last-event-id").next().filter(|id| !id.is_empty()) {
+            let id = str::from_utf8(id).ok().and_then(|id| id.parse().ok());
+            query.after = Some(After::Id(id.unwrap_or(EntryId::UNKNOWN)));
         }
         Ok(query)
     }

@@ -280,7 +280,7 @@ pub(crate) fn parse(text: &str) -> Result<Command, Wrong> {
         None => Ok(None),
         Some(value) => match serde_json::from_str(value.get()) {
             Ok(text) => Ok(Some(text)),
-            Err(_) => Err(wrong(format!("{name} has to be a string"))),
+            Err(_) => Err(wrong(format!("{name} has to be a string of Unicode"))),
         },
     };
     match read(&mut member) {

@@ -72,8 +72,8 @@ impl Stage {
         matches!(self, Stage::WebSocket(live) if live.is_open())
     }
 
-    /// Whether an answer is being held or still written: should the peer's bytes end, nobody waits
-    /// for it any more.
+    /// Whether it is a long poll or an event stream: should the peer's bytes end, nobody waits for
+    /// it any more.
     pub(crate) fn is_held(&self) -> bool {
         matches!(self, Stage::LongPoll(_) | Stage::EventStream(_))
     }

@@ -179,6 +179,13 @@ impl Topic {
         }
         self.floor = entry.seq;
         self.bytes -= entry.bytes();
+        // What a burst needed is given back once three quarters of it have gone.
+        if self.entries.capacity() > 4 * self.entries.len() + 32 {
+            self.entries.shrink_to(2 * self.entries.len());
+        }
+        if self.keys.capacity() > 4 * self.keys.len() + 32 {
+            self.keys.shrink_to(2 * self.keys.len());
+        }
         Some((entry.bytes(), entry.encoded_bytes()))
     }
 
