@@ -1,8 +1,8 @@
 //! Sends every message back to whoever sent it, text or binary, on every path.
 //!
-//! Run: `cargo run --release --example echo -- 127.0.0.1:9001`
-//! Try: `websocat ws://127.0.0.1:9001/`, or say in a browser's console
-//!      `s = new WebSocket("ws://127.0.0.1:9001/")`, then
+//! Run: `cargo run --release --example echo`, or with an address: `… -- 127.0.0.1:9001`
+//! Try: `websocat ws://127.0.0.1:8080/`, or say in a browser's console
+//!      `s = new WebSocket("ws://127.0.0.1:8080/")`, then
 //!      `s.onmessage = (event) => console.log(event.data)`, then `s.send("Bonjour")`.
 //!
 //! Conformance and speed are measured with it, so its limits are opened wide.
@@ -27,11 +27,10 @@ impl Handler for Echo {
 }
 
 fn main() -> Result<(), Error> {
-    let Some(address) = std::env::args().nth(1) else {
-        return Err(Error::Config("give an address to listen on: echo 127.0.0.1:9001".into()));
-    };
     let mut config = Config::default();
-    config.listen = vec![address.parse()?];
+    if let Some(address) = std::env::args().nth(1) {
+        config.listen = vec![address.parse()?];
+    }
     config.limits.max_message = 64 << 20;
     config.limits.outbox = 256 << 20;
     config.limits.outbox_soft = 128 << 20;
