@@ -137,7 +137,10 @@ class Lane {
     this.article.title = problem;
     this.sayState();
     $("lab").dataset.state = lanes.some((lane) => lane.article.dataset.state === "open") ? "open" : state;
-    if (state === "open") this.#end(now(), "away");
+    if (state === "open") {
+      this.#end(now(), "away");
+      if (lanes.every((lane) => lane.article.dataset.state === "open")) says($("lab-note")); // what it said is over
+    }
     if (state !== "waiting" && state !== "closed") return;
     this.#end(now(), "held", "line");
     if (this.spans.some((span) => span.kind === "away" && span.to === undefined)) return;
@@ -395,6 +398,9 @@ view("ways", {
   show(name) {
     [isShown, topic] = [true, name || "lesson"];
     document.title = `${text("ways")} · pousse`;
+    // The topic may come from a link somebody sent: it must not end the quotes of a shell.
+    const url = new URL(`api/messages?topic=${encodeURIComponent(topic)}`, document.baseURI).href;
+    $("from-terminal").textContent = `curl -d 'Bonjour serveur!' '${url.replaceAll("'", "%27")}'`;
     apply();
   },
   hide() {

@@ -1,20 +1,20 @@
-// pousse.js: the client of pousse, for browsers and Node.
+// pousse.js: the client, for browsers and Node.
 //
 //     import { connect } from "./pousse.js";
 //     const room = connect({ topics: ["general"], after: "earliest" });
-//     room.addEventListener("message", ({ data, topic, lastEventId }) => console.log(topic, data));
+//     room.addEventListener("message", ({ data }) => console.log(data));
 //     const id = await room.publish("general", "Bonjour serveur!");
 //
-// It keeps a place in each topic: the id up to which all was delivered. Every transport goes on from there. It is no
-// store: what the server has dropped is a `gap`. More: pousse.d.ts.
+// It keeps a place in each topic: the id up to which all was delivered. Every transport goes on from there; what
+// the server has dropped is a `gap`. More: pousse.d.ts.
 
 const OPENING_MS = 8_000;
 const STEADY_MS = 5_000;
 const BACKOFF_MAX_MS = 30_000;
 const RETRY_BEST_MS = 600_000;
-const REQUEST_BYTES = 480; // about
+const REQUEST_BYTES = 480;
 
-/** RUN-SEQ as numbers: as strings, 9 is above 10. @param {string} place */
+/** As strings, 9 is above 10. */
 const parse = (place) => ({ earliest: [-1], now: [Infinity] })[place] ?? place.split("-").map(Number);
 
 const isAbove = (a, b) => {
@@ -36,7 +36,8 @@ class Connection extends EventTarget {
   state = { state: "closed" };
   #places = new Map(); // topic -> the id up to which it was given, or `earliest` or `now`
   #pending = new Map(); // topic -> subscription to be confirmed
-  #behind = new Set(); // topics that a WebSocket has to catch up with
+  #behind = new Set(); // topics that have to catch up
+  #left = new Set(); // may still come
   #queue = [];
   #list;
   #index;
@@ -66,7 +67,7 @@ class Connection extends EventTarget {
     } catch {}
     Object.assign(this, { transports, interval, wait });
     for (const topic of topics) this.#places.set(topic, after);
-    queueMicrotask(() => this.open());
+    queueMicrotask(() => this.state.code ?? this.open());
   }
 
   get transport() {
@@ -101,6 +102,7 @@ class Connection extends EventTarget {
   }
 
   close(why = { code: 1000 }) {
+    this.state.code ??= why.code;
     if (!this.#session) return;
     this.#session.abort();
     this.#session = undefined;
@@ -124,6 +126,7 @@ class Connection extends EventTarget {
     if (!this.#places.delete(topic)) return;
     this.#answer(topic);
     this.#change({ unsubscribe: topic });
+    this.#left.add(topic);
   }
 
   publish(topic, data) {
@@ -266,19 +269,21 @@ class Connection extends EventTarget {
 
   #change(command) {
     if (this.locks && this.#session) this.#join();
-    else if (this.#socket) this.#send(command);
+    else if (this.#socket && !this.#left.has(command.subscribe)) this.#send(command);
     else if (this.state.state !== "waiting") this.#restart();
   }
 
   async #read(transport, signal) {
     this.#openedAt = 0;
     this.#behind.clear();
+    this.#left.clear();
     this.#become({ state: "connecting", transport });
     signal.throwIfAborted();
-    // Beside others, `now` has to become an id first.
+    // Beside others, `now` has to become an id.
     if (this.#after() !== "now" && [...this.#places.values()].includes("now")) {
       const { last } = await this.#get({ after: "now", limit: 0 }, signal);
       for (const [topic, place] of this.#places) if (place === "now") this.#places.set(topic, last);
+      signal.throwIfAborted();
     }
     if (transport === "websocket") return this.#readSocket(signal);
     while (!this.#places.size) {
@@ -392,12 +397,12 @@ class Connection extends EventTarget {
     for (let item, failures = 0; this.state.state === "open" && (item = this.#queue.find((it) => !it.isSent));) {
       const { topic, data, isText, key, isSent } = item;
       item.isSent = true;
-      if (this.#socket && isSent === undefined) {
+      if (this.#socket && isSent === undefined && data.length < 9e3) {
         const binary = isText || data.reduce((text, it) => text + String.fromCharCode(it), "");
         this.#send({ publish: topic, ...(isText ? { data } : { base64: btoa(binary) }), key, ref: key });
         continue;
       }
-      // Here comes also what may have ended a WebSocket: a POST says why.
+      // What is too large ends a WebSocket: a POST says why.
       const headers = { "Idempotency-Key": key };
       if (!isText) headers["Content-Type"] = "application/octet-stream";
       const init = { method: "POST", headers, body: data, signal: AbortSignal.timeout(4 * OPENING_MS) };

@@ -11,7 +11,7 @@ const en = {
   lead: "How does a page learn what is new on the server? There are four ways. Publish, and watch the dot travel.",
   publishNow: "Publish now", rate: "Automatically", rateValue: (n) => (n ? `${n} / s` : "off"),
   interval: "Polling every", seconds: (s) => `${number(s)} s`,
-  cut: "Cut the network for 4 s", cutting: (s) => `Cut: ${s} s more`,
+  cut: "Cut the network for 4 s", cutting: (s) => `Cut: ${s} s more`,
   freeze: "Freeze", frozen: "Go on", reset: "Start over", lanes: "The four ways, side by side",
   pollingIs: (s) => `The browser asks every ${s === 1 ? "second" : number(s) + " s"}, whether or not there is something.`,
   "long-pollingIs": "The browser asks, and the server holds its answer back until there is something.",
@@ -27,6 +27,7 @@ const en = {
   requests: "requests", messages: "messages", bytes: "on the wire", median: "median delay", worst: "worst",
   legendBorn: "a message reaches the server", legendWaits: "it waits there for somebody to fetch it",
   legendEmpty: "a question, an empty answer", legendHeld: "a request that the server holds", legendCut: "no connection",
+  terminal: "From a terminal:",
   legendLine: "A message has one number and one colour everywhere; those of other pages are grey. From one thin line to the next is a "
     + "second. Bytes count the fields too; those that the browser hides are estimated. What is published during a cut arrives "
     + "after it; if that was more than the server keeps, it says so: a gap.",
@@ -42,7 +43,7 @@ const en = {
   binary: (n) => `[binary, ${n} bytes]`, again: "Send again", sending: "sending",
   away: (n) => `${n} message${n === 1 ? "" : "s"} while you were away`,
   earlier: (n) => `${n} earlier message${n === 1 ? "" : "s"}`,
-  missing: "some messages were missed: the server no longer keeps them",
+  missing: "some messages may be missing: the server no longer keeps them, or was restarted",
   nothing: "Nothing has sprouted here yet.", second: "Open a second window",
   browser: "What crosses the network", curl: "The same with curl",
   poll: "Polling", wait: "Long polling", stream: "Event stream", publish: "Publishing",
@@ -58,7 +59,7 @@ const fr = {
   lead: "Comment une page apprend-elle ce qu’il y a de neuf sur le serveur ? De quatre façons. Publiez, et suivez la pastille.",
   publishNow: "Publier", rate: "Automatiquement", rateValue: (n) => (n ? `${n} / s` : "arrêté"),
   interval: "Interroger toutes les", seconds: (s) => `${number(s)} s`,
-  cut: "Couper le réseau 4 s", cutting: (s) => `Coupé, encore ${s} s`,
+  cut: "Couper le réseau 4 s", cutting: (s) => `Coupé, encore ${s} s`,
   freeze: "Figer", frozen: "Reprendre", reset: "Recommencer", lanes: "Les quatre façons, côte à côte",
   pollingIs: (s) => `Le navigateur demande toutes les ${s === 1 ? "secondes" : number(s) + " s"}, qu’il y ait du nouveau ou non.`,
   "long-pollingIs": "Le navigateur demande, et le serveur retient sa réponse jusqu’à ce qu’il y ait du nouveau.",
@@ -74,6 +75,7 @@ const fr = {
   requests: "requêtes", messages: "messages", bytes: "sur le réseau", median: "délai médian", worst: "le pire",
   legendBorn: "un message arrive au serveur", legendWaits: "il y attend qu’on vienne le chercher",
   legendEmpty: "une question, une réponse vide", legendHeld: "une requête que le serveur retient", legendCut: "pas de connexion",
+  terminal: "Depuis un terminal :",
   legendLine: "Un message a partout le même numéro et la même couleur ; ceux d’autres pages sont gris. D’un trait fin au suivant : "
     + "une seconde. Les octets comptent aussi les champs ; ceux que le navigateur cache sont estimés. Ce qui est publié "
     + "pendant une coupure arrive après elle ; si c’était plus que ce que le serveur garde, il le dit : un "
@@ -90,7 +92,7 @@ const fr = {
   binary: (n) => `[binaire, ${n} octets]`, again: "Renvoyer", sending: "envoi en cours",
   away: (n) => `${n} message${n > 1 ? "s" : ""} pendant votre absence`,
   earlier: (n) => `${n} message${n > 1 ? "s" : ""} d’avant votre arrivée`,
-  missing: "il manque des messages : le serveur ne les garde plus",
+  missing: "il manque peut-être des messages : le serveur ne les garde plus, ou a redémarré",
   nothing: "Rien n’a encore poussé ici.", second: "Ouvrir une seconde fenêtre",
   browser: "Ce qui passe sur le réseau", curl: "La même chose avec curl",
   poll: "Interrogation périodique", wait: "Interrogation longue", stream: "Flux d’événements", publish: "Publication",

@@ -16,6 +16,16 @@ test("the module is under 6 kB compressed, as it is", () => {
 
 if (!globalThis.WebSocket) test("over a WebSocket", { skip: "SKIPPED: this Node has none without --experimental-websocket" });
 
+test("a client that is closed before it could open stays closed, until it is opened", async (t) => {
+  const server = await Server.start(t);
+  const client = connect(t, server);
+  client.close();
+  await new Promise((done) => setTimeout(done)); // when it would have opened
+  assert.equal(client.state.state, "closed");
+  client.open();
+  await client.becomes("open");
+});
+
 for (const transport of TRANSPORTS) {
   const only = { transports: [transport] };
 
@@ -50,6 +60,23 @@ for (const transport of TRANSPORTS) {
     assert.deepEqual(await server.history(), range(0, 20));
     assert.equal(client.gaps[0].topic, "general");
     assert.equal(client.gaps[0].after, before);
+  });
+
+  test(`${transport}: a topic that is left and read again brings its past, whatever was on its way`, async (t) => {
+    const server = await Server.start(t);
+    for (const data of range(0, 5)) await server.publish(data);
+    const client = connect(t, server, only);
+    await client.becomes("open");
+    let isAgain = false;
+    client.addEventListener("message", () => {
+      if (isAgain) return;
+      isAgain = true;
+      client.unsubscribe("general");
+      client.subscribe("general", "earliest");
+    });
+    await Promise.all(range(5, 8).map((data) => server.publish(data)));
+    await until(() => assert.equal(client.heard.length, 9));
+    assert.deepEqual([...client.heard.slice(1)].sort(), range(0, 8));
   });
 
   test(`${transport}: after a cut it resumes, and tells nothing twice`, async (t) => {
