@@ -269,3 +269,23 @@ impl Topic {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_burst_needed_is_given_back_when_its_messages_have_gone() {
+        let mut topic = Topic::new("t".into(), 0);
+        for seq in 1..=1000 {
+            topic.push(seq, "x".into(), None, Some(&format!("key {seq}")));
+        }
+        assert!(topic.entries.capacity() >= 1000 && topic.keys.capacity() >= 1000);
+        for _ in 1..1000 {
+            topic.pop();
+        }
+        assert!(topic.entries.capacity() <= 64 && topic.keys.capacity() <= 64);
+        assert_eq!(topic.keyed("key 1000").map(|entry| entry.seq), Some(1000));
+        assert!(topic.keyed("key 999").is_none());
+    }
+}
