@@ -40,6 +40,29 @@ const heard = (page) => page.evaluate(() => window.heard);
 const hears = (page, ...data) =>
   until(async () => assert.deepEqual((await heard(page)).map((it) => it.data ?? it.bytes ?? "gap"), data));
 
+for (const [event, target] of [["online", "window"], ["visibilitychange", "document"]]) {
+  test(`a page that waits comes back at once on ${event}`, async (stage) => {
+    const server = await stage.server();
+    const proxy = await stage.proxy(server);
+    const page = await connect(await stage.page(), proxy);
+    await open(page, "websocket");
+    await page.evaluate(() => (Math.random = () => 0.999)); // the longest back-off there is
+    proxy.isGone = true;
+    proxy.cut();
+    const next = await until(async () => {
+      const { state: name, until: at } = await state(page);
+      assert.ok(name === "waiting" && at > Date.now() + 5_000, name);
+      return at;
+    });
+    await server.publish("missed");
+    proxy.isGone = false;
+    await page.evaluate(([event, target]) => globalThis[target].dispatchEvent(new Event(event, { bubbles: true })), [event, target]);
+    await open(page, "websocket");
+    assert.ok(Date.now() < next, "before the back-off was over");
+    await hears(page, "missed");
+  });
+}
+
 for (const transport of TRANSPORTS) {
   test(`two pages talk by ${transport}, and by nothing else`, async (stage) => {
     const proxy = await stage.proxy(await stage.server());

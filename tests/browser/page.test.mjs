@@ -127,6 +127,23 @@ test("only the view that is shown holds connections", async (stage) => {
   assert.equal(await server.readers("general"), 0);
 });
 
+test("while the page is hidden the four ways hold no connection, and then get what they have missed", async (stage) => {
+  const server = await stage.server();
+  const page = await stage.page(at(server, ""));
+  await lanesOpen(page);
+  const hide = (isHidden) =>
+    page.evaluate((isHidden) => {
+      Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
+    }, isHidden);
+  await hide(true);
+  await until(async () => assert.equal(await server.readers("lesson"), 0));
+  await server.publish("missed", "lesson");
+  await hide(false);
+  await lanesOpen(page);
+  await everyLane(page, "messages", (value, way) => assert.equal(value, 1, way));
+});
+
 test("two windows of a browser show the four ways, and a third one waits for a seat", async (stage) => {
   const server = await stage.server();
   const person = await stage.person();
