@@ -18,6 +18,8 @@ mod actor;
 mod language;
 #[path = "scripts/play.rs"]
 mod play;
+#[path = "scripts/protocol.rs"]
+mod protocol;
 #[path = "scripts/step.rs"]
 mod step;
 mod support;

@@ -5,22 +5,12 @@
 //! has a server of its own, and so has each `$ pousse FLAGS`. Only the run in the ids and the port
 //! are put in place of those that the page has. How to read a block is told at the top of the page.
 
-#![cfg(feature = "daemon")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that stops is a test that tells"
-)]
-
-#[allow(dead_code, reason = "the scripts use all of it, a page needs a part")]
-mod support;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use support::http::Answer;
-use support::websocket::{self, Incoming, Reader};
-use support::{Came, PATIENCE, Server, Wire, now, show};
+use crate::support::http::Answer;
+use crate::support::websocket::{self, Incoming, Reader};
+use crate::support::{Came, PATIENCE, Server, Wire, now, show};
 
 /// The start of the server and its authority, as the page has them.
 const RUN: &str = "1795418616305";
