@@ -27,6 +27,7 @@
 //! this one.
 //!
 //! ```text
+//! 15  door        who is let in, who is forgotten, how everyone leaves
 //! 14  server      THE LOOP: wait, note, read, time, obey, deliver, forget, accept
 //! 13  app         the handler beside the hub, and each call of it
 //! 12  handler     what an application writes     perform    an answer carried out
@@ -67,6 +68,7 @@ mod config;
 mod connection;
 mod cursor;
 mod deadlines;
+mod door;
 mod error;
 mod event;
 mod event_stream;

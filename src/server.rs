@@ -2,7 +2,8 @@
 //!
 //! One thread, one mio [`Poll`]. Here, and only here, sockets are asked and the clock is read; what
 //! the bytes mean is `connection.rs`' business, and what is to be pushed waits in the log. Reading
-//! [`Server::turn`] and the eight steps below it, in their order, is reading all of the loop.
+//! [`Server::turn`] and the eight steps below it, in their order, is reading all of the loop; the
+//! last two, who leaves and who comes, stand in `door.rs`.
 //!
 //! House rules that live here:
 //! - Readiness ends with `WouldBlock`, or with a short read or write. Whoever was stopped by a
@@ -20,52 +21,49 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::event::Source;
 use mio::{Events, Interest, Poll, Token, Waker};
-use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::app::App;
-use crate::clients::token_of;
 use crate::config::{Config, Publish};
 use crate::deadlines::Deadlines;
 use crate::error::Error;
 use crate::event::Event;
 use crate::files::Files;
 use crate::handler::{Context, Handler};
-use crate::http::Peer;
 use crate::hub::Hub;
 use crate::id::ConnId;
 use crate::listeners::Listeners;
 use crate::metrics::Reason;
 use crate::outbox::Flush;
 use crate::remote::{Commands, Remote};
-use crate::stream::{Listener, Stream};
+use crate::stream::Listener;
 use crate::tick::Tick;
 
 /// A server: clients, log and loop around a [`Handler`]. It is `Send` if the handler is.
 pub struct Server<H> {
-    app: App<H>,
-    poll: Poll,
-    events: Events,
+    pub(crate) app: App<H>,
+    pub(crate) poll: Poll,
+    pub(crate) events: Events,
     /// Clients wait who cannot be accepted: there are `max_clients`.
-    is_full: bool,
+    pub(crate) is_full: bool,
     /// As many events came as fit: there may be more.
-    had_more: bool,
-    listeners: Listeners,
+    pub(crate) had_more: bool,
+    pub(crate) listeners: Listeners,
     /// Clients to be read in this turn, or in the next.
-    busy: Vec<ConnId>,
-    deadlines: Deadlines,
-    commands: Commands,
+    pub(crate) busy: Vec<ConnId>,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) commands: Commands,
     /// Commands were left in the queue, and no bell will ring for them.
-    has_commands: bool,
+    pub(crate) has_commands: bool,
     /// Sources of the embedder's that are ready.
-    ready: Vec<usize>,
-    scratch: Vec<u8>,
+    pub(crate) ready: Vec<usize>,
+    pub(crate) scratch: Vec<u8>,
     /// Clients whose deadline has come, and those to be forgotten: lists that are reused.
-    due: Vec<ConnId>,
-    done: Vec<ConnId>,
-    started: Instant,
+    pub(crate) due: Vec<ConnId>,
+    pub(crate) done: Vec<ConnId>,
+    pub(crate) started: Instant,
     /// The server is ending, and will have ended by then.
-    drain: Option<Instant>,
-    has_ended: bool,
+    pub(crate) drain: Option<Instant>,
+    pub(crate) has_ended: bool,
 }
 
 /// What a visit to a client came to.
@@ -347,23 +345,6 @@ impl<H: Handler> Server<H> {
         self.begin_drain();
     }
 
-    /// No new clients; those who are here are told, and have until the limit to be gone.
-    fn begin_drain(&mut self) {
-        let Some(code) = self.app.hub.drain.filter(|_| self.drain.is_none()) else { return };
-        self.app.hub.is_draining = true;
-        self.drain = Some(self.app.hub.now + self.app.hub.turn.limits.drain);
-        let clients = self.app.hub.clients.len();
-        log::info!("event=drain clients={clients} code={code}");
-        self.listeners.close(self.poll.registry());
-        let reason = match code {
-            CloseCode::Restart => "the server is restarting",
-            _ => "the server is stopping",
-        };
-        for id in self.app.hub.clients.ids() {
-            self.app.hub.close(id, code, reason, Reason::Drain);
-        }
-    }
-
     // 6
 
     fn deliver(&mut self) {
@@ -450,7 +431,7 @@ impl<H: Handler> Server<H> {
     }
 
     /// After a visit: what follows from the state that the connection is in now.
-    fn settle(&mut self, id: ConnId) {
+    pub(crate) fn settle(&mut self, id: ConnId) {
         let hub = &mut self.app.hub;
         let Some(client) = hub.clients.get_mut(id) else { return };
         let connection = &client.connection;
@@ -475,99 +456,6 @@ impl<H: Handler> Server<H> {
         } else if wants_turn {
             self.make_busy(id);
         }
-    }
-
-    // 7
-
-    fn forget(&mut self) {
-        self.app.hub.clients.end_readings(&mut self.app.hub.log);
-        let mut done = std::mem::take(&mut self.done);
-        for id in done.drain(..) {
-            let hub = &mut self.app.hub;
-            let Some(mut client) = hub.clients.remove(id, &mut hub.log) else { continue };
-            // Closing the descriptor would do, were it not for a copy of it in a child process.
-            let _ = self.poll.registry().deregister(&mut client.stream);
-            self.app.farewell(&client, Reason::Gone);
-        }
-        self.done = done;
-        let hub = &self.app.hub;
-        let is_over = self.drain.is_some_and(|until| hub.clients.is_empty() || until <= hub.now);
-        if self.app.hub.is_stopped || is_over {
-            self.end();
-        }
-    }
-
-    /// The end: whoever is still here sees the end of our bytes.
-    fn end(&mut self) {
-        if self.has_ended {
-            return;
-        }
-        self.has_ended = true;
-        self.listeners.close(self.poll.registry());
-        for id in self.app.hub.clients.ids() {
-            let hub = &mut self.app.hub;
-            let Some(client) = hub.clients.remove(id, &mut hub.log) else { continue };
-            self.app.farewell(&client, Reason::Drain);
-        }
-        self.commands.close();
-        log::info!("event=ended {}", self.app.hub.turn.counters);
-    }
-
-    // 8
-
-    fn accept(&mut self) {
-        if self.listeners.is_paused(self.app.hub.now) {
-            return;
-        }
-        for at in 0..self.listeners.len() {
-            for _ in 0..self.app.hub.turn.limits.turn_accept {
-                if !self.may_accept() {
-                    break;
-                }
-                match self.listeners.accept(at, self.app.hub.now) {
-                    Ok(Some((stream, peer))) => self.welcome(stream, peer, at),
-                    Ok(None) => break,
-                    Err(error) => {
-                        log::warn!("event=accept_failed error={error}");
-                        self.app.hub.turn.counters.accept_failures += 1;
-                        return;
-                    }
-                }
-            }
-        }
-        self.note_full();
-    }
-
-    /// Says once that clients have to wait, and once more when it comes to that again.
-    fn note_full(&mut self) {
-        let is_full = self.listeners.is_any_ready() && !self.may_accept();
-        if is_full && !self.is_full {
-            self.app.hub.turn.counters.count_refused(Reason::MaxClients);
-            log::warn!("event=full clients={} reason=max-clients", self.app.hub.clients.len());
-        }
-        self.is_full = is_full;
-    }
-
-    fn may_accept(&self) -> bool {
-        self.app.hub.clients.len() < self.app.hub.turn.limits.max_clients
-    }
-
-    fn welcome(&mut self, stream: Stream, peer: Peer, at: usize) {
-        let hub = &mut self.app.hub;
-        hub.turn.counters.accepted += 1;
-        let listener = u16::try_from(at).unwrap_or(u16::MAX);
-        let id = hub.clients.insert(stream, peer, listener, &hub.turn);
-        log::debug!("event=accepted client={id} peer={peer}");
-        let Some(client) = hub.clients.get_mut(id) else { return };
-        // Once, for both directions and for good: readiness is remembered, not asked for.
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let registry = self.poll.registry();
-        if let Err(error) = registry.register(&mut client.stream, token_of(id), interest) {
-            log::warn!("event=accept_failed peer={peer} error={error}");
-            hub.turn.counters.accept_failures += 1;
-            client.connection.abort(Reason::Gone);
-        }
-        self.settle(id);
     }
 }
 
