@@ -57,7 +57,10 @@ impl<H: Handler> App<H> {
         }
     }
 
-    fn request(&mut self, id: ConnId, request: Box<Request>) {
+    fn request(&mut self, id: ConnId, mut request: Box<Request>) {
+        if let Err(refusal) = self.hub.place(id, &mut request) {
+            return self.hub.refuse(id, &request, &refusal);
+        }
         let on_loopback = self.hub.is_on_loopback(id);
         if let Err(refusal) = routes::admit(&request, &self.hub.rules, on_loopback) {
             return self.hub.refuse(id, &request, &refusal);

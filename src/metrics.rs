@@ -101,6 +101,18 @@ words! {
         Commands => "commands",
         /// The limit of that name.
         MaxClients => "max-clients",
+        /// The address is of a network that is denied.
+        Deny => "deny",
+        /// The limit of that name.
+        MaxPerIp => "max-per-ip",
+        /// The limit of that name.
+        MaxNewPerIp => "max-new-per-ip",
+        /// The limit of that name.
+        Openings => "openings",
+        /// The limit of that name.
+        Memory => "memory",
+        /// The system had no descriptor left for the client.
+        Descriptors => "descriptors",
         /// A file that ended before its length, or that the server had no descriptor for.
         File => "file",
     }
