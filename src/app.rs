@@ -58,6 +58,10 @@ impl<H: Handler> App<H> {
     }
 
     fn request(&mut self, id: ConnId, request: Box<Request>) {
+        if let Some(code) = self.hub.drain {
+            // Its poll was answered before it was told; it is not to ask again and again meanwhile.
+            self.hub.tell_the_end(id, code);
+        }
         let on_loopback = self.hub.is_on_loopback(id);
         if let Err(refusal) = routes::admit(&request, &self.hub.rules, on_loopback) {
             return self.hub.refuse(id, &request, &refusal);

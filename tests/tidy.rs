@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Who stands where (`docs/architecture.md`). A file imports from lower floors only.
 const FLOORS: &[&[&str]] = &[
     &["error", "id", "input", "json", "message", "metrics", "percent", "tick"],
-    &["bucket", "config", "deadlines", "files", "outbox", "response"],
+    &["bucket", "config", "deadlines", "drain", "files", "outbox", "response"],
     &["origin", "topic", "websocket"],
     &["http", "log", "remote", "turn"],
     &["forms", "head", "outgoing", "stream"],
