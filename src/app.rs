@@ -83,7 +83,10 @@ impl<H: Handler> App<H> {
         match answer {
             Ok(answer) => {
                 if self.hub.perform(id, &request, answer) {
-                    log::info!("event=opened client={id} peer={}", request.peer());
+                    log::info!(
+                        "event=opened client={id} peer={} transport=websocket",
+                        request.peer()
+                    );
                     self.call(Some(id), |handler, ctx| handler.on_open(id, &request, ctx));
                 }
             }
@@ -155,12 +158,14 @@ impl<H: Handler> App<H> {
         match command {
             Command::Publish { topic, payload, kind } => {
                 if let Err(error) = hub.publish(&topic, Message::of(kind, &payload), None) {
-                    log::warn!("event=remote_failed topic={topic:?} error={error}");
+                    let error = error.to_string();
+                    log::warn!("event=remote_failed topic={topic:?} error={error:?}");
                 }
             }
             Command::Send { to, payload, kind } => {
                 if let Err(error) = hub.send(to, Message::of(kind, &payload)) {
-                    log::debug!("event=remote_failed client={to} error={error}");
+                    let error = error.to_string();
+                    log::debug!("event=remote_failed client={to} error={error:?}");
                 }
             }
             Command::Close { conn, code, reason } => {

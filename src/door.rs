@@ -105,7 +105,7 @@ impl<H: Handler> Server<H> {
                     Ok(Some((stream, peer))) => self.welcome(stream, peer, at),
                     Ok(None) => break,
                     Err(error) => {
-                        log::warn!("event=accept_failed error={error}");
+                        log::warn!("event=accept_failed error={:?}", error.to_string());
                         self.app.hub.turn.counters.accept_failures += 1;
                         return;
                     }
@@ -140,7 +140,8 @@ impl<H: Handler> Server<H> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
         if let Err(error) = registry.register(&mut client.stream, token_of(id), interest) {
-            log::warn!("event=accept_failed peer={peer} error={error}");
+            let text = error.to_string();
+            log::warn!("event=accept_failed client={id} peer={peer} error={text:?}");
             hub.turn.counters.accept_failures += 1;
             client.connection.abort(Reason::Gone);
         }
