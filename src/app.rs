@@ -61,6 +61,10 @@ impl<H: Handler> App<H> {
         if let Err(refusal) = self.hub.place(id, &mut request) {
             return self.hub.refuse(id, &request, &refusal);
         }
+        if let Some(code) = self.hub.drain {
+            // Its poll was answered before it was told; it is not to ask again and again meanwhile.
+            self.hub.tell_the_end(id, code);
+        }
         let on_loopback = self.hub.is_on_loopback(id);
         if let Err(refusal) = routes::admit(&request, &self.hub.rules, on_loopback) {
             return self.hub.refuse(id, &request, &refusal);
@@ -82,7 +86,10 @@ impl<H: Handler> App<H> {
         match answer {
             Ok(answer) => {
                 if self.hub.perform(id, &request, answer) {
-                    log::info!("event=opened client={id} peer={}", request.peer());
+                    log::info!(
+                        "event=opened client={id} peer={} transport=websocket",
+                        request.peer()
+                    );
                     self.call(Some(id), |handler, ctx| handler.on_open(id, &request, ctx));
                 }
             }
@@ -154,12 +161,14 @@ impl<H: Handler> App<H> {
         match command {
             Command::Publish { topic, payload, kind } => {
                 if let Err(error) = hub.publish(&topic, Message::of(kind, &payload), None) {
-                    log::warn!("event=remote_failed topic={topic:?} error={error}");
+                    let error = error.to_string();
+                    log::warn!("event=remote_failed topic={topic:?} error={error:?}");
                 }
             }
             Command::Send { to, payload, kind } => {
                 if let Err(error) = hub.send(to, Message::of(kind, &payload)) {
-                    log::debug!("event=remote_failed client={to} error={error}");
+                    let error = error.to_string();
+                    log::debug!("event=remote_failed client={to} error={error:?}");
                 }
             }
             Command::Close { conn, code, reason } => {

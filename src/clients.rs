@@ -54,6 +54,15 @@ pub struct Client {
     pub(crate) is_publisher: bool,
 }
 
+impl Client {
+    /// Whether it keeps its connection open for what may come: a WebSocket, an event stream, a poll
+    /// that waits.
+    pub(crate) fn is_kept_open(&self) -> bool {
+        let stage = &self.connection.stage;
+        stage.is_open() || stage.is_held()
+    }
+}
+
 /// Those who read one topic.
 #[derive(Debug, Default)]
 struct Readers {

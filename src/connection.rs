@@ -616,7 +616,8 @@ impl Connection {
             Ok(false) => self.finish_exchange(turn),
             // The length is promised: an end before it must not look like one.
             Err(error) => {
-                log::warn!("event=file_failed client={} error={error}", self.id);
+                let (id, peer, error) = (self.id, self.peer, error.to_string());
+                log::warn!("event=file_failed client={id} peer={peer} error={error:?}");
                 self.abort(Reason::File);
             }
         }

@@ -9,31 +9,50 @@ use std::io;
 use mio::Interest;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::clients::token_of;
+use crate::clients::{Client, token_of};
+use crate::drain::{self, Drain};
 use crate::exchange::Exchange;
 use crate::gate;
 use crate::handler::Handler;
 use crate::http::Peer;
+use crate::id::ConnId;
 use crate::listeners::Comes;
 use crate::metrics::Reason;
 use crate::server::Server;
 use crate::stream::Stream;
 
 impl<H: Handler> Server<H> {
-    /// No new clients; those who are here are told, and have until the limit to be gone.
-    pub(crate) fn begin_drain(&mut self) {
-        let Some(code) = self.app.hub.drain.filter(|_| self.drain.is_none()) else { return };
-        self.app.hub.is_draining = true;
-        self.drain = Some(self.app.hub.now + self.app.hub.turn.limits.drain);
-        let clients = self.app.hub.clients.len();
-        log::info!("event=drain clients={clients} code={code}");
+    /// No new clients. Who rests between requests leaves at once, the others when they are told:
+    /// [`Drain`] says when.
+    pub(crate) fn drain(&mut self) {
+        let Some(code) = self.app.hub.drain else { return };
+        if self.drain.is_none() {
+            self.begin_drain(code);
+        }
+        let now = self.app.hub.turn.now;
+        let due = self.drain.as_mut().map(|drain| drain.take(now)).unwrap_or_default();
+        for id in due {
+            self.app.hub.tell_the_end(id, code);
+        }
+    }
+
+    fn begin_drain(&mut self, code: CloseCode) {
+        let hub = &mut self.app.hub;
+        hub.is_draining = true;
+        let (now, limit) = (hub.turn.now, hub.turn.limits.drain);
+        log::info!(
+            "event=drain clients={} code={code} over={:?} within={limit:?} hint={:?}",
+            hub.clients.len(),
+            drain::spread_over(limit),
+            "to end at once: Context::stop; of the daemon: a second TERM or INT"
+        );
         self.listeners.close(self.poll.registry());
-        let reason = match code {
-            CloseCode::Restart => "the server is restarting",
-            _ => "the server is stopping",
-        };
-        for id in self.app.hub.clients.ids() {
-            self.app.hub.close(id, code, reason, Reason::Drain);
+        let waits = |id: &ConnId| self.app.hub.clients.get(*id).is_some_and(Client::is_kept_open);
+        let (waiting, others): (Vec<_>, Vec<_>) =
+            self.app.hub.clients.ids().into_iter().partition(waits);
+        self.drain = Some(Drain::new(waiting, now, limit));
+        for id in others {
+            self.app.hub.tell_the_end(id, code);
         }
     }
 
@@ -53,7 +72,10 @@ impl<H: Handler> Server<H> {
         }
         self.done = done;
         let hub = &self.app.hub;
-        let is_over = self.drain.is_some_and(|until| hub.clients.is_empty() || until <= hub.now);
+        let is_over = self
+            .drain
+            .as_ref()
+            .is_some_and(|drain| hub.clients.is_empty() || drain.is_over(hub.turn.now));
         if self.app.hub.is_stopped || is_over {
             self.end();
         }
@@ -83,7 +105,7 @@ impl<H: Handler> Server<H> {
         }
         for at in 0..self.listeners.len() {
             if let Err(error) = self.accept_some(at) {
-                log::warn!("event=accept_failed error={error}");
+                log::warn!("event=accept_failed error={:?}", error.to_string());
                 self.app.hub.turn.counters.accept_failures += 1;
                 return;
             }
@@ -164,7 +186,8 @@ impl<H: Handler> Server<H> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
         if let Err(error) = registry.register(&mut client.stream, token_of(id), interest) {
-            log::warn!("event=accept_failed peer={peer} error={error}");
+            let text = error.to_string();
+            log::warn!("event=accept_failed client={id} peer={peer} error={text:?}");
             hub.turn.counters.accept_failures += 1;
             client.connection.abort(Reason::Gone);
         }

@@ -135,7 +135,8 @@ mod folder {
                 Err(error) => error,
             };
             // The client hears 404 for all of it, so here is where an operator can learn more.
-            log::debug!("event=no_file path={:?} error={error}", names.join("/"));
+            let (path, text) = (names.join("/"), error.to_string());
+            log::debug!("event=no_file path={path:?} error={text:?}");
             let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
             match error.raw_os_error().is_some_and(|code| exhausted.contains(&code)) {
                 true => Err(error),

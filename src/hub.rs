@@ -165,6 +165,16 @@ impl Hub {
         }
     }
 
+    /// Tells a client that the server ends: a WebSocket by a close frame, who waits for an answer
+    /// by its being the last.
+    pub(crate) fn tell_the_end(&mut self, conn: ConnId, code: CloseCode) {
+        let reason = match code {
+            CloseCode::Restart => "the server is restarting",
+            _ => "the server is stopping",
+        };
+        self.close(conn, code, reason, Reason::Drain);
+    }
+
     /// Makes an open WebSocket a reader of one more topic. Over pousse.v1 it is told so, and of a
     /// gap; in text mode a gap closes it.
     pub(crate) fn subscribe(

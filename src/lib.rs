@@ -51,6 +51,7 @@
 //!  1  config      every setting and limit        outbox     bytes on their way out
 //!     response    answers as bytes               files      from a path to a file
 //!     deadlines   who must be looked at by when  bucket     how much at once
+//!     drain       who is told of the end when
 //!  0  id  message  error  metrics  network  tick  json  input  percent
 //! ```
 //!
@@ -70,6 +71,7 @@ mod connection;
 mod cursor;
 mod deadlines;
 mod door;
+mod drain;
 mod error;
 mod event;
 mod event_stream;

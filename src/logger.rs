@@ -8,13 +8,19 @@
 //! ```text
 //! 2026-11-23T06:18:54Z info event=log_dropped lines=12
 //! 2026-11-23T06:18:54Z info event=closed client=3-1 peer=127.0.0.1:4242 reason=stall
+//! 2026-11-23T06:18:55Z warn event=log_suppressed of=refused lines=4711
 //! ```
+//!
+//! Of one event at most [`LINES_MAX`] lines leave in a second, so that a flood of one kind hides
+//! no other and fills no disk. The rest are counted, and told of before the first line of a later
+//! second, or when the log is flushed.
 //!
 //! Nothing here rotates, colours or buffers: that is the work of what reads standard error.
 
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,13 +29,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Sends the log, and the words of a panic, to standard error from here on.
 pub(crate) fn install(level: LevelFilter) {
-    let logger = Logger { out: io::stderr(), level, dropped: AtomicU64::new(0) };
+    let logger = Logger::new(io::stderr(), level);
     // There is one logger in a process and this program installs it once, so this cannot fail.
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(level);
     }
     // The default hook would wait for a reader that has stopped reading.
-    std::panic::set_hook(Box::new(|panic| log::error!("event=panic {panic}")));
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!("event=panic text={:?}", panic.to_string());
+    }));
 }
 
 struct Logger<Out> {
@@ -37,6 +45,74 @@ struct Logger<Out> {
     level: LevelFilter,
     /// Lines lost since the last one that got through.
     dropped: AtomicU64,
+    rates: Mutex<Rates>,
+}
+
+/// How many lines of each event there were in this second.
+#[derive(Default)]
+struct Rates {
+    second: u64,
+    events: Vec<Rate>,
+}
+
+struct Rate {
+    event: String,
+    lines: u32,
+    suppressed: u64,
+}
+
+/// Lines of one event in one second.
+const LINES_MAX: u32 = 100;
+
+/// Events that are counted apart. There are fewer; what is above counts as one.
+const EVENTS_MAX: usize = 64;
+
+/// What stands for events that are not counted apart, and for lines of other crates.
+const OTHER: &str = "other";
+
+impl Rates {
+    /// Whether one more line of this event may leave in this second.
+    fn allows(&mut self, event: &str) -> bool {
+        let at = self.events.iter().position(|rate| rate.event == event);
+        let at = at.or_else(|| match self.events.len() < EVENTS_MAX {
+            true => Some(self.events.len()),
+            false => self.events.iter().position(|rate| rate.event == OTHER),
+        });
+        let at = at.unwrap_or(self.events.len());
+        if at == self.events.len() {
+            let event = if at < EVENTS_MAX { event } else { OTHER };
+            self.events.push(Rate { event: event.to_owned(), lines: 0, suppressed: 0 });
+        }
+        let Some(rate) = self.events.get_mut(at) else { return true };
+        let is_allowed = rate.lines < LINES_MAX;
+        match is_allowed {
+            true => rate.lines += 1,
+            false => rate.suppressed += 1,
+        }
+        is_allowed
+    }
+
+    /// In another second than the last time: what was suppressed until then.
+    fn begin(&mut self, second: u64) -> Vec<(String, u64)> {
+        if self.second == second {
+            return Vec::new();
+        }
+        self.second = second;
+        self.events.iter_mut().for_each(|rate| rate.lines = 0);
+        self.news()
+    }
+
+    /// What was suppressed since the last time.
+    fn news(&mut self) -> Vec<(String, u64)> {
+        let events = self.events.iter_mut().filter(|rate| rate.suppressed > 0);
+        events.map(|rate| (rate.event.clone(), std::mem::take(&mut rate.suppressed))).collect()
+    }
+}
+
+/// The word of an event; lines of other crates have none.
+fn event_of(message: &str) -> &str {
+    let word = message.strip_prefix("event=").and_then(|rest| rest.split(' ').next());
+    word.filter(|word| word.len() <= 32).unwrap_or(OTHER)
 }
 
 impl<Out: AsFd + Send + Sync> Log for Logger<Out> {
@@ -47,14 +123,40 @@ impl<Out: AsFd + Send + Sync> Log for Logger<Out> {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.write(&line(now(), record.level(), record.args()));
+            self.tell(now(), record.level(), &record.args().to_string());
         }
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        if let Ok(mut rates) = self.rates.try_lock() {
+            self.tell_news(now(), rates.news());
+        }
+    }
 }
 
 impl<Out: AsFd> Logger<Out> {
+    fn new(out: Out, level: LevelFilter) -> Self {
+        Self { out, level, dropped: AtomicU64::new(0), rates: Mutex::default() }
+    }
+
+    fn tell(&self, now: u64, level: Level, message: &str) {
+        // Nobody is waited for, another thread that logs neither: then the line just leaves.
+        if let Ok(mut rates) = self.rates.try_lock() {
+            self.tell_news(now, rates.begin(now));
+            if !rates.allows(event_of(message)) {
+                return;
+            }
+        }
+        self.write(&line(now, level, &message));
+    }
+
+    fn tell_news(&self, now: u64, news: Vec<(String, u64)>) {
+        for (event, lines) in news {
+            let message = format_args!("event=log_suppressed of={event} lines={lines}");
+            self.write(&line(now, Level::Warn, &message));
+        }
+    }
+
     fn write(&self, line: &str) {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         let mut text = String::new();
@@ -138,7 +240,7 @@ mod tests {
 
     fn logger(level: LevelFilter) -> (PipeReader, Logger<PipeWriter>) {
         let (reader, out) = pipe().unwrap();
-        (reader, Logger { out, level, dropped: AtomicU64::new(0) })
+        (reader, Logger::new(out, level))
     }
 
     #[test]
@@ -185,6 +287,56 @@ mod tests {
         reader.read_to_string(&mut rest).unwrap();
         let (_, told) = rest.trim_start_matches('.').split_once(' ').unwrap();
         assert_eq!(told, "warn event=log_dropped lines=2\ntold\nand goes on\n");
+    }
+
+    /// What was written, without times.
+    fn written(mut reader: PipeReader, logger: Logger<PipeWriter>) -> Vec<String> {
+        drop(logger);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    #[test]
+    fn of_one_event_a_hundred_lines_leave_in_a_second_and_the_rest_is_told_of_in_another() {
+        let (reader, logger) = logger(LevelFilter::Info);
+        for second in [7, 8] {
+            for number in 0..150 {
+                logger.tell(second, Level::Info, &format!("event=closed client={number}-1"));
+            }
+            logger.tell(second, Level::Info, "event=opened client=9-9");
+        }
+        logger.flush();
+        logger.flush();
+        logger.tell(6, Level::Warn, "event=full");
+        let lines = written(reader, logger);
+        assert_eq!(lines.iter().filter(|line| line.starts_with("info event=closed ")).count(), 200);
+        assert_eq!(lines[100], "info event=opened client=9-9", "a flood hides no other event");
+        assert_eq!(lines[101], "warn event=log_suppressed of=closed lines=50");
+        assert_eq!(
+            lines[202..],
+            [
+                "info event=opened client=9-9",
+                "warn event=log_suppressed of=closed lines=50",
+                "warn event=full",
+            ]
+        );
+    }
+
+    #[test]
+    fn events_that_are_counted_apart_are_bounded_in_number() {
+        let mut rates = Rates::default();
+        for number in 0..10_000 {
+            rates.allows(&format!("made_up_{number}"));
+        }
+        assert_eq!(rates.events.len(), EVENTS_MAX + 1);
+        let kept = u64::from(LINES_MAX) + EVENTS_MAX as u64;
+        assert_eq!(rates.news(), [(OTHER.to_owned(), 10_000 - kept)]);
+        assert!(rates.allows("made_up_3") && !rates.allows("made_up_77"));
+        assert_eq!(event_of("event=closed client=3-1"), "closed");
+        assert_eq!(event_of("event=ended"), "ended");
+        assert_eq!(event_of("buffer is full"), OTHER);
+        assert_eq!(event_of(&format!("event={}", "x".repeat(33))), OTHER);
     }
 
     #[test]

@@ -169,7 +169,7 @@ fn serve(settings: Settings) -> Result<ExitCode, Refusal> {
     match server.run() {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            log::error!("event=failed {error}");
+            log::error!("event=failed error={:?}", error.to_string());
             Ok(ExitCode::from(INTERNAL))
         }
     }

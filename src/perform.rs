@@ -220,7 +220,8 @@ impl Hub {
     fn send_file(&mut self, conn: ConnId, request: &Request) -> Result<(), Refusal> {
         let not_found = Refusal::new(404, Reason::Request, "there is nothing at this path");
         let found = self.files.find(request.path()).map_err(|error| {
-            log::warn!("event=file_failed client={conn} error={error}");
+            let (peer, error) = (request.peer(), error.to_string());
+            log::warn!("event=file_failed client={conn} peer={peer} error={error:?}");
             let detail = "the server has no descriptor left for the file; try again in a moment";
             Refusal::new(503, Reason::File, detail).with(&[("Retry-After", "5")])
         })?;

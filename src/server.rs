@@ -25,6 +25,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use crate::app::App;
 use crate::config::{Config, Publish};
 use crate::deadlines::Deadlines;
+use crate::drain::Drain;
 use crate::error::Error;
 use crate::event::Event;
 use crate::files::Files;
@@ -61,8 +62,8 @@ pub struct Server<H> {
     pub(crate) due: Vec<ConnId>,
     pub(crate) done: Vec<ConnId>,
     pub(crate) started: Instant,
-    /// The server is ending, and will have ended by then.
-    pub(crate) drain: Option<Instant>,
+    /// The server is ending.
+    pub(crate) drain: Option<Drain>,
     pub(crate) has_ended: bool,
 }
 
@@ -180,11 +181,12 @@ impl<H: Handler> Server<H> {
         if is_busy {
             return Some(Duration::ZERO);
         }
-        let tick = self.deadlines.soonest().min(hub.log.deadline());
+        let drain = self.drain.as_ref().map_or(Tick::NEVER, Drain::deadline);
+        let tick = self.deadlines.soonest().min(hub.log.deadline()).min(drain);
         let tick = (tick != Tick::NEVER).then(|| self.started + tick.since_start());
         let wake = hub.wakes.peek().map(|Reverse((at, ..))| *at);
         let paused = self.listeners.paused_until();
-        let soonest = [tick, wake, self.drain, paused].into_iter().flatten().min()?;
+        let soonest = [tick, wake, paused].into_iter().flatten().min()?;
         Some(soonest.saturating_duration_since(Instant::now()))
     }
 
@@ -342,7 +344,7 @@ impl<H: Handler> Server<H> {
 
     fn obey(&mut self) {
         self.has_commands = self.app.obey(&self.commands);
-        self.begin_drain();
+        self.drain();
     }
 
     // 6

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Who stands where (`docs/architecture.md`). A file imports from lower floors only.
 const FLOORS: &[&[&str]] = &[
     &["error", "id", "input", "json", "message", "metrics", "network", "percent", "tick"],
-    &["bucket", "config", "deadlines", "files", "outbox", "response"],
+    &["bucket", "config", "deadlines", "drain", "files", "outbox", "response"],
     &["origin", "topic", "websocket"],
     &["http", "log", "remote", "turn"],
     &["forms", "forwarded", "head", "outgoing", "stream"],
@@ -326,6 +326,31 @@ fn the_server_does_not_panic_but_says_what_cannot_be() {
             let reason = if after.is_empty() { next } else { after };
             if !reason.starts_with('"') || reason.starts_with("\"\"") {
                 broken.push(format!("{}: {}", source.at(*number), line.trim()));
+            }
+        }
+    }
+    none(&broken);
+}
+
+#[test]
+fn every_line_of_the_log_begins_with_its_event() {
+    let is_word = |c: char| c.is_ascii_lowercase() || c == '_';
+    let mut broken = Vec::new();
+    for source in sources("src") {
+        let code: Vec<(usize, &str)> = source.code().collect();
+        for (at, (number, line)) in code.iter().enumerate() {
+            for (start, _) in line.match_indices("log::") {
+                let rest = line.split_at(start + "log::".len()).1;
+                let after = rest.trim_start_matches(|c: char| c.is_ascii_lowercase());
+                let Some(after) = after.strip_prefix("!(") else { continue };
+                // The text may stand behind a level, on another line.
+                let after =
+                    code.iter().skip(at + 1).fold(after.to_owned(), |all, (_, it)| all + it);
+                let event = after.split_once('"').and_then(|(_, text)| text.strip_prefix("event="));
+                let word = event.and_then(|text| text.split([' ', '"']).next());
+                if !word.is_some_and(|word| !word.is_empty() && word.chars().all(is_word)) {
+                    broken.push(format!("{}: {}", source.at(*number), line.trim()));
+                }
             }
         }
     }
