@@ -96,10 +96,7 @@ impl Server {
         })
     }
 
-    fn try_start_by(
-        mut command: Command,
-        flags: &[&str],
-    ) -> Result<Server, (ExitStatus, String)> {
+    fn try_start_by(mut command: Command, flags: &[&str]) -> Result<Server, (ExitStatus, String)> {
         // Nothing of the tester's own settings, but coverage counters must find their file.
         command.env_clear();
         command.envs(std::env::vars_os().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
