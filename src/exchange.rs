@@ -74,7 +74,7 @@ impl Exchange {
             self.put_head(&response, Some(content.len() as u64), outbox, turn);
             if !self.is_head {
                 outbox.extend(&content);
-                turn.counters.delivered += count as u64;
+                turn.counters.count_delivered(poll.way, count);
             }
         }
         turn.content = content;

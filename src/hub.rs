@@ -201,6 +201,9 @@ impl Hub {
             return Err(SubscribeError::TooMany);
         }
         let gap = self.gap(topic, after).filter(|_| is_new);
+        if is_new {
+            self.count_resumed(after, gap.is_some());
+        }
         self.turn.counters.gaps += u64::from(gap.is_some());
         if let (Some(gap), None) = (&gap, pending) {
             let reason = format!("gap; oldest {}", gap.oldest);
@@ -244,6 +247,16 @@ impl Hub {
             session.subscribed(number, state, position, reference, &self.log, outbox);
             // Who reads the topic already was not touched by reading it.
             self.clients.touch(conn);
+        }
+    }
+
+    /// Counts a reading that begins, if it begins at a place that was named.
+    pub(crate) fn count_resumed(&mut self, after: After, is_gap: bool) {
+        let counters = &mut self.turn.counters;
+        match after {
+            After::Id(_) if is_gap => counters.resumed_with_gap += 1,
+            After::Id(_) => counters.resumed += 1,
+            After::Earliest | After::Now => {}
         }
     }
 

@@ -121,7 +121,7 @@ pub use crate::handler::{ClientInfo, Context, Handler};
 pub use crate::http::{Peer, Request};
 pub use crate::id::{After, BadEntryId, ConnId, EntryId};
 pub use crate::message::{Kind, Message};
-pub use crate::metrics::{Counters, Reason};
+pub use crate::metrics::{Counters, Histogram, Reason, Way};
 pub use crate::network::Network;
 pub use crate::remote::Remote;
 pub use crate::response::Response;
