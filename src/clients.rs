@@ -12,7 +12,7 @@ use slab::Slab;
 use crate::connection::Connection;
 use crate::error::PublishError;
 use crate::http::Peer;
-use crate::id::ConnId;
+use crate::id::{ConnId, Grant};
 use crate::log::Log;
 use crate::stream::Stream;
 use crate::tick::Tick;
@@ -32,6 +32,8 @@ pub struct Client {
     pub(crate) spent_in: u64,
     /// Which listener it came through.
     pub(crate) listener: u16,
+    /// What the handler called it when it was asked about the present request.
+    pub(crate) grant: Option<Grant>,
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
     /// The system says that the peer's bytes end: reads go on until they have.
@@ -129,6 +131,7 @@ impl Clients {
             armed: Tick::NEVER,
             spent_in: 0,
             listener,
+            grant: None,
             is_readable: false,
             is_writable: true,
             is_read_closed: false,

@@ -53,6 +53,8 @@ words! {
         Host => "host",
         /// Publishing is not allowed.
         Publish => "publish",
+        /// The handler's `authorize` says no.
+        Authority => "authority",
         /// Bytes that are not RFC 6455.
         Protocol => "protocol",
         /// Text that is not UTF-8.

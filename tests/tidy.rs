@@ -15,7 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["bucket", "config", "deadlines", "files", "outbox", "response"],
     &["origin", "topic", "websocket"],
     &["http", "log", "remote", "turn"],
-    &["forms", "head", "outgoing", "stream"],
+    &["access", "forms", "head", "outgoing", "stream"],
     &["cursor", "poll", "session"],
     &["event", "event_stream", "exchange", "listeners"],
     &["live", "long_poll", "routes"],
