@@ -13,7 +13,7 @@ use crate::connection::Connection;
 use crate::error::PublishError;
 use crate::gate::Counted;
 use crate::http::Peer;
-use crate::id::ConnId;
+use crate::id::{ConnId, Grant};
 use crate::log::Log;
 use crate::stream::Stream;
 use crate::tick::Tick;
@@ -41,6 +41,8 @@ pub struct Client {
     pub(crate) is_proxy: bool,
     /// It has not made a request yet.
     is_fresh: bool,
+    /// What the handler called it when it was asked about the present request.
+    pub(crate) grant: Option<Grant>,
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
     /// The system says that the peer's bytes end: reads go on until they have.
@@ -159,6 +161,7 @@ impl Clients {
             held_bytes: 0,
             is_proxy: false,
             is_fresh: true,
+            grant: None,
             is_readable: false,
             is_writable: true,
             is_read_closed: false,

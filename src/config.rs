@@ -29,9 +29,10 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// A folder to serve in place of the built-in page (feature `files`).
     pub root: Option<PathBuf>,
-    /// Who may publish by `POST` or over pousse.v1, which no handler is asked about. `None`: anyone
-    /// if every address is a loopback one of TCP and neither `hosts` nor `trusted_proxies` are
-    /// given (behind a reverse proxy it would be the world), else nobody.
+    /// Who may publish by `POST` or over pousse.v1: nobody, or anyone whom the handler's
+    /// `authorize` does not refuse. `None`: anyone if every address is a loopback one of TCP and
+    /// neither `hosts` nor `trusted_proxies` are given (behind a reverse proxy it would be the
+    /// world), else nobody.
     pub publish: Option<Publish>,
     /// Origins whose pages may connect, beside the server's own: `https://example.org`, `null`.
     pub origins: Vec<String>,
@@ -77,14 +78,7 @@ impl Config {
         if self.listen.is_empty() {
             return wrong("nothing to listen on: give at least one address");
         }
-        for origin in &self.origins {
-            if !is_origin(origin) {
-                return wrong(&format!(
-                    "origin {origin:?} is not of the form https://HOST or http://HOST:PORT, \
-                     without a path (or null)"
-                ));
-            }
-        }
+        check_origins(&self.origins)?;
         if self.subprotocols.iter().any(|name| PROTOCOL_V1 == Some(name)) {
             return wrong("subprotocol pousse.v1 is built in: handlers do not speak it");
         }
@@ -114,6 +108,17 @@ impl Config {
     }
 }
 
+/// Looks for origins that no page can have.
+pub(crate) fn check_origins(origins: &[String]) -> Result<(), Error> {
+    match origins.iter().find(|origin| !is_origin(origin)) {
+        None => Ok(()),
+        Some(origin) => Err(Error::Config(format!(
+            "origin {origin:?} is not of the form https://HOST or http://HOST:PORT, without a \
+             path (or null)"
+        ))),
+    }
+}
+
 /// Whether a byte may stand in a token (RFC 9110 §5.6.2): a method, a field name, a subprotocol.
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
@@ -140,7 +145,7 @@ pub(crate) const FIELDS_MAX: usize = 128;
 /// Who may publish over HTTP and in the daemon's text mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Publish {
-    /// Everyone who can connect.
+    /// Everyone who can connect, unless the handler refuses.
     Anyone,
     /// Only the program itself.
     Nobody,
@@ -409,6 +414,8 @@ limits! {
     max_per_ip: count = 256, flag "max-per-ip", zero false;
     /// New clients of one address at once; as many are free again after 5 s. 429, then the end.
     max_new_per_ip: count = 100, limit "max-new-per-ip", zero false;
+    /// Wrong credentials of one address at once; as many are free again after 5 s. 429.
+    auth_failures: count = 20, limit "auth-failures", zero false;
     /// Clients who have not made a request yet, but at most a tenth of `max-clients` (or 64, if
     /// that is more). The oldest of them is dropped for the next.
     openings: count = 1000, limit "openings", zero false;

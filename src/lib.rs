@@ -44,6 +44,7 @@
 //!  4  forms       an entry as it leaves          outgoing   an outbox and its delay
 //!     head        a request head as it arrives   stream     TCP and unix sockets
 //!     forwarded   whom a proxy speaks for
+//!     access      what a client may do
 //!  3  log         everything published           turn       what the loop lends
 //!     http        requests                       remote     the door for other threads
 //!  2  topic       the entries of one name        websocket  messages over frames
@@ -63,6 +64,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod app;
 mod bucket;
 mod clients;
@@ -114,12 +116,13 @@ mod websocket;
 
 pub use tungstenite::protocol::frame::coding::CloseCode;
 
+pub use crate::access::{Access, Decision, Denial};
 pub use crate::config::{Address, Config, LIMITS, Limit, Limits, Publish};
 pub use crate::error::{Error, PublishError, RemoteError, SendError, SubscribeError};
 pub use crate::event::Transport;
 pub use crate::handler::{ClientInfo, Context, Handler};
 pub use crate::http::{Peer, Request};
-pub use crate::id::{After, BadEntryId, ConnId, EntryId};
+pub use crate::id::{After, BadEntryId, ConnId, EntryId, Grant};
 pub use crate::message::{Kind, Message};
 pub use crate::metrics::{Counters, Histogram, Reason, Way};
 pub use crate::network::Network;

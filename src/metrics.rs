@@ -57,6 +57,8 @@ words! {
         Host => "host",
         /// Publishing is not allowed.
         Publish => "publish",
+        /// The handler's `authorize` says no.
+        Authority => "authority",
         /// Bytes that are not RFC 6455.
         Protocol => "protocol",
         /// Text that is not UTF-8.
@@ -111,6 +113,8 @@ words! {
         MaxPerIp => "max-per-ip",
         /// The limit of that name.
         MaxNewPerIp => "max-new-per-ip",
+        /// The limit of that name.
+        AuthFailures => "auth-failures",
         /// The limit of that name.
         Openings => "openings",
         /// The limit of that name.

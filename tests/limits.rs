@@ -50,6 +50,7 @@ const TESTED: &[(&str, fn())] = &[
     ("max-clients", clients::a_client_too_many_waits_in_the_queue_and_is_served_when_one_leaves),
     ("max-per-ip", gate::an_address_has_so_many_clients_and_the_next_is_told_429),
     ("max-new-per-ip", gate::of_one_address_so_many_come_at_once_and_the_next_is_told_429),
+    ("auth-failures", gate::after_so_many_wrong_credentials_no_other_is_looked_at),
     ("openings", gate::of_those_who_have_not_asked_yet_the_oldest_makes_room),
     ("memory", gate::over_the_memory_of_all_the_one_who_holds_most_is_dropped_with_1013),
     ("max-message", http::a_message_over_its_bytes_is_refused_with_413_and_1009_before_it_is_read),

@@ -15,7 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["bucket", "config", "deadlines", "drain", "files", "outbox", "response"],
     &["origin", "topic", "websocket"],
     &["http", "log", "remote", "turn"],
-    &["forms", "forwarded", "head", "outgoing", "stream"],
+    &["access", "forms", "forwarded", "head", "outgoing", "stream"],
     &["cursor", "gate", "poll", "session"],
     &["event", "event_stream", "exchange", "listeners"],
     &["live", "long_poll", "routes"],
