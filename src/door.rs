@@ -40,6 +40,7 @@ impl<H: Handler> Server<H> {
         for id in done.drain(..) {
             let hub = &mut self.app.hub;
             let Some(mut client) = hub.clients.remove(id, &mut hub.log) else { continue };
+            client.part();
             // Closing the descriptor would do, were it not for a copy of it in a child process.
             let _ = self.poll.registry().deregister(&mut client.stream);
             self.app.farewell(&client, Reason::Gone);
@@ -61,7 +62,8 @@ impl<H: Handler> Server<H> {
         self.listeners.close(self.poll.registry());
         for id in self.app.hub.clients.ids() {
             let hub = &mut self.app.hub;
-            let Some(client) = hub.clients.remove(id, &mut hub.log) else { continue };
+            let Some(mut client) = hub.clients.remove(id, &mut hub.log) else { continue };
+            client.part();
             self.app.farewell(&client, Reason::Drain);
         }
         self.commands.close();
@@ -79,7 +81,7 @@ impl<H: Handler> Server<H> {
                 if !self.may_accept() {
                     break;
                 }
-                match self.listeners.accept(at, self.app.hub.now) {
+                match self.listeners.accept(at, self.app.hub.tls.as_ref(), self.app.hub.now) {
                     Ok(Some((stream, peer))) => self.welcome(stream, peer, at),
                     Ok(None) => break,
                     Err(error) => {

@@ -10,6 +10,7 @@ use crate::config::Address;
 use crate::error::Error;
 use crate::http::Peer;
 use crate::stream::{Listener, Stream};
+use crate::tls::Tls;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -33,18 +34,20 @@ const PAUSE: Duration = Duration::from_millis(500);
 const GONE_MAX: usize = 64;
 
 impl Listeners {
-    /// Listens on all addresses; the token of the first is `first`, the others follow.
+    /// Listens on all addresses; the token of the first is `first`, the others follow. Those of TCP
+    /// speak TLS if there is a certificate.
     ///
     /// # Errors
     /// [`Error::Bind`], [`Error::Poll`].
     pub(crate) fn bind(
         addresses: &[Address],
+        has_tls: bool,
         registry: &Registry,
         first: usize,
     ) -> Result<Self, Error> {
         let mut all = Vec::new();
         for (at, address) in addresses.iter().enumerate() {
-            let mut listener = Listener::bind(address)?;
+            let mut listener = Listener::bind(address, has_tls)?;
             listener.register(registry, Token(first + at)).map_err(Error::Poll)?;
             all.push(Waiting { listener, is_ready: false });
         }
@@ -88,10 +91,15 @@ impl Listeners {
     ///
     /// # Errors
     /// The system had no descriptor or no memory. Accepting pauses; those who wait go on waiting.
-    pub(crate) fn accept(&mut self, at: usize, now: Instant) -> io::Result<Option<(Stream, Peer)>> {
+    pub(crate) fn accept(
+        &mut self,
+        at: usize,
+        tls: Option<&Tls>,
+        now: Instant,
+    ) -> io::Result<Option<(Stream, Peer)>> {
         let Some(it) = self.all.get_mut(at).filter(|it| it.is_ready) else { return Ok(None) };
         for _ in 0..GONE_MAX {
-            match it.listener.accept() {
+            match it.listener.accept(tls) {
                 Ok(client) => return Ok(Some(client)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     it.is_ready = false;
