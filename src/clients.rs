@@ -15,6 +15,7 @@ use crate::gate::Counted;
 use crate::http::Peer;
 use crate::id::{ConnId, Grant};
 use crate::log::Log;
+use crate::metrics::Reason;
 use crate::stream::Stream;
 use crate::tick::Tick;
 use crate::topic::TopicNumber;
@@ -443,6 +444,16 @@ impl Clients {
 impl Client {
     pub(crate) fn reads(&self, topic: TopicNumber) -> bool {
         self.connection.cursor.readings.iter().any(|reading| reading.topic == topic)
+    }
+
+    /// Before its socket is closed: an end that TLS was not told of looks like a line that was cut
+    /// (RFC 8446 §6.1). Where something is missing that was promised, it is to look like that.
+    pub(crate) fn part(&mut self) {
+        let is_whole = self.connection.waiting_bytes() == 0
+            && self.connection.ending(Reason::Gone).why != Reason::File;
+        if is_whole && !self.is_shut {
+            self.stream.part();
+        }
     }
 
     /// Whether it stands in the list of clients that handlers see.

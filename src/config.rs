@@ -12,6 +12,7 @@ use std::{fmt, net};
 
 use crate::error::Error;
 use crate::network::Network;
+use crate::tls::Tls;
 
 /// What a server is to do.
 ///
@@ -47,6 +48,9 @@ pub struct Config {
     /// WebSocket subprotocols that the handler speaks. pousse.v1 is built in (feature `v1`) and
     /// goes before them.
     pub subprotocols: Vec<String>,
+    /// The certificate with which the TCP listeners speak TLS, https and wss, and nothing else
+    /// (feature `tls`). Unix sockets stay plain.
+    pub tls: Option<Tls>,
     /// Every number.
     pub limits: Limits,
 }
@@ -63,6 +67,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             limit_loopback: false,
             subprotocols: Vec::new(),
+            tls: None,
             limits: Limits::default(),
         }
     }
@@ -477,6 +482,8 @@ limits! {
     turn_write: bytes = 256 * KIB, limit "turn-write", zero false;
     /// Connections accepted by one listener in one turn.
     turn_accept: count = 64, limit "turn-accept", zero false;
+    /// Steps of TLS handshakes in one turn, all clients together.
+    turn_handshakes: count = 16, limit "turn-handshakes", zero false;
     /// Readers of one topic offered its new messages in one slice of a turn.
     turn_readers: count = 1024, limit "turn-readers", zero false;
     /// How long one step of a turn goes on before everyone else has theirs.

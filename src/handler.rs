@@ -19,6 +19,7 @@ use crate::id::{After, ConnId, EntryId, Grant};
 use crate::message::Message;
 use crate::metrics::{Counters, Reason};
 use crate::routes::Answer;
+use crate::tls::Tls;
 use crate::topic::TOPIC_DEFAULT;
 
 /// What the server calls. All but `on_message` do nothing unless written.
@@ -287,6 +288,12 @@ impl Context<'_> {
             let order = self.hub.wakes_made;
             self.hub.wakes.push(std::cmp::Reverse((at, order, token)));
         }
+    }
+
+    /// Replaces the certificate, for connections accepted from now on; those that are here go on
+    /// with the one they began with. Which listeners speak TLS was decided when they were bound.
+    pub fn set_tls(&mut self, tls: Tls) {
+        self.hub.tls = Some(tls);
     }
 
     /// The moment at which this turn of the loop began.

@@ -55,7 +55,11 @@ impl Refusal {
 
     /// The refusal as an answer.
     pub(crate) fn response(&self) -> Response {
-        let response = Response::problem(self.status, &self.detail);
+        let response = match self.reason {
+            // Who does not see that it is the wrong scheme looks at it with a tool, not a program.
+            Reason::Tls => Response::text(self.status, format!("{}\n", self.detail)),
+            _ => Response::problem(self.status, &self.detail),
+        };
         self.fields.iter().fold(response, |response, (name, value)| response.with(name, *value))
     }
 }

@@ -24,6 +24,7 @@ use crate::metrics::Reason;
 use crate::outbox::Outbox;
 use crate::routes::{self, Rules};
 use crate::session::{self, Command, Reference, What};
+use crate::tls::Tls;
 use crate::topic::TopicNumber;
 use crate::turn::Turn;
 use crate::websocket::Fault;
@@ -47,6 +48,8 @@ pub(crate) struct Hub {
     pub(crate) gate: Gate,
     /// Whether each listener can be reached from this machine alone.
     pub(crate) on_loopback: Vec<bool>,
+    /// What clients of the listeners that speak TLS are met with.
+    pub(crate) tls: Option<Tls>,
     /// The moment at which this turn began.
     pub(crate) now: Instant,
     /// When a handler wants to be woken, and with which token; the middle keeps the order.
@@ -84,6 +87,7 @@ impl Hub {
             files,
             gate: Gate::new(config),
             on_loopback,
+            tls: config.tls.clone(),
             now,
             wakes: BinaryHeap::new(),
             wakes_made: 0,

@@ -48,18 +48,19 @@
 //!  3  log         everything published           turn       what the loop lends
 //!     http        requests                       remote     the door for other threads
 //!  2  topic       the entries of one name        websocket  messages over frames
-//!     origin      who may ask
+//!     origin      who may ask                    tls_session  one client's TLS
 //!  1  config      every setting and limit        outbox     bytes on their way out
 //!     response    answers as bytes               files      from a path to a file
 //!     deadlines   who must be looked at by when  bucket     how much at once
-//!     drain       who is told of the end when
+//!     drain       who is told of the end when    tls        a certificate and its key
 //!  0  id  message  error  metrics  network  tick  json  input  percent
 //! ```
 //!
 //! # Features
 //!
 //! `daemon` (default): the program `pousse`. `v1` (default): the subprotocol pousse.v1, JSON over
-//! one WebSocket. `files`: [`Config::root`], folders of static files.
+//! one WebSocket. `tls` (default): [`Config::tls`], https and wss. `files`: [`Config::root`],
+//! folders of static files.
 //! Without any: mio, tungstenite, slab, httparse, socket2, bytes, log and what these pull in.
 
 #![forbid(unsafe_code)]
@@ -110,6 +111,8 @@ mod session;
 mod stage;
 mod stream;
 mod tick;
+mod tls;
+mod tls_session;
 mod topic;
 mod turn;
 mod websocket;
@@ -130,6 +133,7 @@ pub use crate::remote::Remote;
 pub use crate::response::Response;
 pub use crate::routes::{Answer, Poll, Reads};
 pub use crate::server::Server;
+pub use crate::tls::Tls;
 
 /// The parts below the loop, for tests and fuzzing. Not covered by the promise of semver.
 #[doc(hidden)]
@@ -141,7 +145,7 @@ pub mod seam {
     pub use crate::event::{Ending, Event};
     pub use crate::http::Refusal;
     pub use crate::log::{Log, Place};
-    pub use crate::outbox::{Flush, Outbox};
+    pub use crate::outbox::{Flush, Outbox, Sink};
     pub use crate::routes::{Rules, handshake};
     pub use crate::tick::Tick;
     pub use crate::topic::{Entry, Topic, TopicNumber};

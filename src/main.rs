@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use pousse::{
-    CloseCode, ConnId, Context, Error, Handler, LIMITS, Limits, Message, Publish, Server,
+    CloseCode, ConnId, Context, Error, Handler, LIMITS, Limits, Message, Publish, Server, Tls,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -62,7 +62,7 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let code = match error {
             Error::Bind { .. } => UNAVAILABLE,
-            Error::Config(_) | Error::Root { .. } => CONFIG,
+            Error::Config(_) | Error::Root { .. } | Error::Tls(_) => CONFIG,
             _ => INTERNAL,
         };
         Self { code, sentence: error.to_string() }
@@ -135,12 +135,15 @@ fn fits(settings: &Settings, descriptors: usize, room: usize) -> Result<(), Refu
     )))
 }
 
-fn serve(settings: Settings) -> Result<ExitCode, Refusal> {
+fn serve(mut settings: Settings) -> Result<ExitCode, Refusal> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP])
         .map_err(|error| Refusal::internal("signals cannot be received", &error))?;
     // Shared because two need it: this function to hand it to the loop, the handler to read it.
     let signals = Rc::new(RefCell::new(signals));
-    let daemon = Daemon { signals: Rc::clone(&signals), is_draining: false };
+    let certificate = settings.tls_cert.clone().zip(settings.tls_key.clone());
+    settings.config.tls = load(certificate.as_ref())?;
+    let tls_bytes = settings.config.tls.as_ref().map_or(0, |_| Tls::CLIENT_BYTES_MAX);
+    let daemon = Daemon { signals: Rc::clone(&signals), is_draining: false, certificate };
     let limits = settings.config.limits.clone();
     let mut server = Server::bind(settings.config, daemon)?;
     server
@@ -159,7 +162,8 @@ fn serve(settings: Settings) -> Result<ExitCode, Refusal> {
         Publish::Nobody => ("nobody", "to let everyone publish who can connect: --publish anyone"),
     };
     log::info!("event=publish rule={rule} hint={hint:?}");
-    let mib = limits.memory_bytes_max() >> 20;
+    let tls_bytes = limits.max_clients.saturating_mul(tls_bytes);
+    let mib = limits.memory_bytes_max().saturating_add(tls_bytes) >> 20;
     log::info!(
         "event=limits max-clients={} memory-at-worst={mib}MiB hint=\"{}\"",
         limits.max_clients,
@@ -175,12 +179,40 @@ fn serve(settings: Settings) -> Result<ExitCode, Refusal> {
     }
 }
 
+/// The files of a certificate and of its key, read.
+fn load(files: Option<&(String, String)>) -> Result<Option<Tls>, Error> {
+    files.map(|(certificate, key)| Tls::load(certificate, key)).transpose()
+}
+
 /// The token of the signals' pipe.
 const SIGNALS: u16 = 0;
 
 struct Daemon {
     signals: Rc<RefCell<Signals>>,
     is_draining: bool,
+    /// The files of the certificate and of its key.
+    certificate: Option<(String, String)>,
+}
+
+impl Daemon {
+    /// Reads again what may change while it serves. What cannot be used any more leaves in force
+    /// what was read before.
+    fn reload(&self, ctx: &mut Context<'_>) {
+        match load(self.certificate.as_ref()) {
+            Ok(Some(tls)) => {
+                let until = tls.not_after().unwrap_or(0);
+                ctx.set_tls(tls);
+                log::info!("event=reload what=certificate not-after={until}");
+            }
+            Ok(None) => log::info!(
+                "event=reload hint=\"only --tls-cert and --tls-key are read again; other settings \
+                 change with a restart\""
+            ),
+            Err(error) => {
+                log::error!("event=reload_failed what=certificate error={:?}", error.to_string());
+            }
+        }
+    }
 }
 
 impl Handler for Daemon {
@@ -207,10 +239,7 @@ impl Handler for Daemon {
                     ctx.drain(if signal == SIGUSR2 { CloseCode::Restart } else { CloseCode::Away });
                 }
                 SIGUSR1 => log::info!("event=counters {}", ctx.counters()),
-                SIGHUP => log::info!(
-                    "event=reload hint=\"this build has nothing to read again: settings change \
-                     with a restart\""
-                ),
+                SIGHUP => self.reload(ctx),
                 _ => {}
             }
         }
@@ -219,10 +248,12 @@ impl Handler for Daemon {
 
 /// What `--check` prints.
 fn summary(settings: &Settings) -> Result<String, Refusal> {
-    let Settings { config, log } = settings;
+    let Settings { config, tls_cert, tls_key, log } = settings;
     if let Some(path) = &config.root {
         std::fs::read_dir(path).map_err(|source| Error::Root { path: path.clone(), source })?;
     }
+    let files = tls_cert.clone().zip(tls_key.clone());
+    load(files.as_ref())?;
     let mut text = format!("pousse {VERSION} would start with these settings:\n");
     let mut say = |name: &str, value: &dyn std::fmt::Display| {
         let _ = writeln!(text, "  {name:<16} {value}");
@@ -233,6 +264,10 @@ fn summary(settings: &Settings) -> Result<String, Refusal> {
     match &config.root {
         Some(path) => say("root", &path.display()),
         None => say("root", &"(the built-in page)"),
+    }
+    if let Some((certificate, key)) = &files {
+        say("tls-cert", certificate);
+        say("tls-key", key);
     }
     match config.publish {
         Some(publish) => say("publish", &publish),
@@ -322,6 +357,7 @@ Examples:
   pousse                                    a page, a chat and the API, for this machine
   pousse --root site --origin null          your own page, or one opened from a file
   pousse --listen :8080 --publish anyone    a chat for the whole network
+  pousse --listen :443 --tls-cert fullchain.pem --tls-key privkey.pem    https and wss
   pousse --host chat.example.org --publish anyone      behind a proxy that sends this Host
   curl -d Bonjour http://127.0.0.1:8080/api/messages   publish
   curl 'http://127.0.0.1:8080/api/messages?after=now&wait=30'      wait for what comes
@@ -331,8 +367,8 @@ Signals:
   TERM, INT   close every client with 1001 and end when they have gone; again: end at once
   USR2        the same with 1012, which tells clients that a restart follows
   USR1        log the counters (at level info)
-  HUP         nothing: this build has no setting that can change while it runs
+  HUP         read the certificate and its key again; whoever is connected stays connected
 
 Exit codes: 0 ended as asked, 64 wrong flag, 69 cannot listen, 70 internal failure,
-78 wrong configuration (file, environment, folder, more clients than descriptors)
+78 wrong configuration (file, environment, folder, certificate, more clients than descriptors)
 ";

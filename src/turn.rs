@@ -34,6 +34,8 @@ pub struct Turn {
     pub counters: Counters,
     /// Origins beside the server's own.
     pub origins: Origins,
+    /// Steps of TLS handshakes that this turn has still time for.
+    handshakes_left: usize,
     /// Room for a content that is put together before its length can be written.
     pub(crate) content: Vec<u8>,
     unix_s: u64,
@@ -63,6 +65,7 @@ impl Turn {
             limits: config.limits.clone(),
             counters: Counters::default(),
             origins,
+            handshakes_left: config.limits.turn_handshakes,
             content: Vec::new(),
             unix_s: 0,
             date: (u64::MAX, [0; DATE_BYTES]),
@@ -76,6 +79,14 @@ impl Turn {
         self.now = now;
         self.number += 1;
         self.unix_s = unix_s;
+        self.handshakes_left = self.limits.turn_handshakes;
+    }
+
+    /// Whether one more step of a handshake fits into this turn; it is counted.
+    pub(crate) fn may_handshake(&mut self) -> bool {
+        let left = self.handshakes_left.checked_sub(1);
+        self.handshakes_left = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// Ends the delivery of a turn: what was joined for it is not kept over a sleep.

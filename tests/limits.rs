@@ -81,6 +81,7 @@ const TESTED: &[(&str, fn())] = &[
     ("turn-read", turn::in_one_turn_so_many_bytes_are_read_of_one_client),
     ("turn-write", turn::in_one_turn_so_many_bytes_are_written_to_one_client),
     ("turn-accept", turn::in_one_turn_so_many_clients_are_accepted),
+    ("turn-handshakes", turn::in_one_turn_so_many_steps_of_handshakes_are_taken),
     ("turn-readers", turn::in_one_slice_so_many_readers_are_given_a_message),
     ("turn-time", turn::a_step_of_a_turn_goes_on_for_its_time_and_those_not_reached_go_first),
     ("commands", clients::commands_of_other_threads_that_may_wait_are_so_many),
@@ -109,6 +110,7 @@ const SILENT: &[&str] = &[
     "turn-read",
     "turn-write",
     "turn-accept",
+    "turn-handshakes",
     "turn-readers",
     "turn-time",
 ];

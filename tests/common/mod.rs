@@ -373,7 +373,8 @@ impl<S: Read + Write> Socket<S> {
 
 /// The first address of a server, which is TCP.
 pub(crate) fn address(addresses: &[String]) -> SocketAddr {
-    addresses.first().unwrap().strip_prefix("http://").unwrap().parse().unwrap()
+    let (_, authority) = addresses.first().unwrap().split_once("://").unwrap();
+    authority.parse().unwrap()
 }
 
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
