@@ -32,6 +32,8 @@ pub(crate) enum Task {
 pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) log: LevelFilter,
+    /// An address was given, so it is not the default that stands in `listen`.
+    pub(crate) has_address: bool,
 }
 
 /// Reads all three places. `limits` are those in force where nothing else is said.
@@ -43,7 +45,8 @@ pub(crate) fn read(
     env: impl Fn(&str) -> Option<OsString>,
     limits: &Limits,
 ) -> Result<Task, Refusal> {
-    let mut settings = Settings { config: Config::default(), log: LevelFilter::Info };
+    let mut settings =
+        Settings { config: Config::default(), log: LevelFilter::Info, has_address: false };
     settings.config.limits = limits.clone();
     let table = table();
     let (line, question) = command_line(&table, args)?;
@@ -175,7 +178,9 @@ const NOT_YET: [&str; 11] = [
 
 fn listen(settings: &mut Settings, text: &str) -> Result<(), String> {
     let wrong = |_| not("is HOST:PORT, [V6]:PORT, :PORT or unix:PATH", text);
-    text.parse().map(|address| settings.config.listen.push(address)).map_err(wrong)
+    settings.config.listen.push(text.parse().map_err(wrong)?);
+    settings.has_address = true;
+    Ok(())
 }
 
 fn root(settings: &mut Settings, text: &str) -> Result<(), String> {

@@ -9,7 +9,7 @@ use mio::{Registry, Token};
 use crate::config::Address;
 use crate::error::Error;
 use crate::http::Peer;
-use crate::stream::{Listener, Stream};
+use crate::stream::{Inherited, Listener, Stream};
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -33,18 +33,22 @@ const PAUSE: Duration = Duration::from_millis(500);
 const GONE_MAX: usize = 64;
 
 impl Listeners {
-    /// Listens on all addresses; the token of the first is `first`, the others follow.
+    /// Listens on all addresses, then on what listens already; the token of the first is `first`,
+    /// the others follow.
     ///
     /// # Errors
     /// [`Error::Bind`], [`Error::Poll`].
     pub(crate) fn bind(
         addresses: &[Address],
+        inherited: Vec<Inherited>,
         registry: &Registry,
         first: usize,
     ) -> Result<Self, Error> {
         let mut all = Vec::new();
-        for (at, address) in addresses.iter().enumerate() {
-            let mut listener = Listener::bind(address)?;
+        let bound = addresses.iter().map(Listener::bind);
+        let adopted = inherited.into_iter().map(Listener::adopt);
+        for (at, listener) in bound.chain(adopted).enumerate() {
+            let mut listener = listener?;
             listener.register(registry, Token(first + at)).map_err(Error::Poll)?;
             all.push(Waiting { listener, is_ready: false });
         }

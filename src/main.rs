@@ -2,18 +2,21 @@
 //!
 //! Everything that serves is in the library; what is here could be written by any embedder. The
 //! signals come through the same readiness loop as the sockets, so there is no second thread and
-//! nothing to lock. In text mode what a client sends is published to the topic it reads.
+//! nothing to lock. In text mode what a client sends is published to the topic it reads. If there
+//! is a service manager, `systemd.rs` speaks to it.
 
 #![forbid(unsafe_code)]
 
 mod flags;
 mod logger;
+mod systemd;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
 use pousse::{
     CloseCode, ConnId, Context, Error, Handler, LIMITS, Limits, Message, Publish, Server,
@@ -135,14 +138,23 @@ fn fits(settings: &Settings, descriptors: usize, room: usize) -> Result<(), Refu
     )))
 }
 
-fn serve(settings: Settings) -> Result<ExitCode, Refusal> {
+fn serve(mut settings: Settings) -> Result<ExitCode, Refusal> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP])
         .map_err(|error| Refusal::internal("signals cannot be received", &error))?;
     // Shared because two need it: this function to hand it to the loop, the handler to read it.
     let signals = Rc::new(RefCell::new(signals));
-    let daemon = Daemon { signals: Rc::clone(&signals), is_draining: false };
     let limits = settings.config.limits.clone();
-    let mut server = Server::bind(settings.config, daemon)?;
+    let daemon = Daemon {
+        signals: Rc::clone(&signals),
+        is_draining: false,
+        drain: limits.drain,
+        heartbeat: systemd::heartbeat(),
+    };
+    let inherited = systemd::sockets()?;
+    if !inherited.is_empty() && !settings.has_address {
+        settings.config.listen.clear();
+    }
+    let mut server = Server::bind_with(settings.config, inherited, daemon)?;
     server
         .watch(&mut *signals.borrow_mut(), SIGNALS)
         .map_err(|error| Refusal::internal("signals cannot be watched", &error))?;
@@ -166,14 +178,23 @@ fn serve(settings: Settings) -> Result<ExitCode, Refusal> {
         "were every client at every limit; docs/limits.md says how it adds up"
     );
 
-    match server.run() {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+    if let Some(pause) = systemd::heartbeat() {
+        server.context().wake_after(pause, HEARTBEAT);
+    }
+    systemd::ready(&format!("listening on {}", server.addresses().join(", ")));
+    let code = match server.run() {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("event=failed error={:?}", error.to_string());
-            Ok(ExitCode::from(INTERNAL))
+            ExitCode::from(INTERNAL)
         }
-    }
+    };
+    log::logger().flush();
+    Ok(code)
 }
+
+/// The token of the wakes in which the service manager is told that the loop goes round.
+const HEARTBEAT: u64 = 0;
 
 /// The token of the signals' pipe.
 const SIGNALS: u16 = 0;
@@ -181,6 +202,9 @@ const SIGNALS: u16 = 0;
 struct Daemon {
     signals: Rc<RefCell<Signals>>,
     is_draining: bool,
+    /// The limit of that name.
+    drain: Duration,
+    heartbeat: Option<Duration>,
 }
 
 impl Handler for Daemon {
@@ -204,22 +228,37 @@ impl Handler for Daemon {
                 SIGTERM | SIGINT if self.is_draining => ctx.stop(),
                 SIGTERM | SIGINT | SIGUSR2 if !self.is_draining => {
                     self.is_draining = true;
+                    systemd::stopping(self.drain);
                     ctx.drain(if signal == SIGUSR2 { CloseCode::Restart } else { CloseCode::Away });
                 }
                 SIGUSR1 => log::info!("event=counters {}", ctx.counters()),
-                SIGHUP => log::info!(
-                    "event=reload hint=\"this build has nothing to read again: settings change \
-                     with a restart\""
-                ),
+                SIGHUP => {
+                    systemd::reloading();
+                    log::info!(
+                        "event=reload hint=\"this build has nothing to read again: settings \
+                         change with a restart\""
+                    );
+                    systemd::ready("serving, after a reload");
+                }
                 _ => {}
             }
+        }
+    }
+
+    fn on_wake(&mut self, token: u64, ctx: &mut Context<'_>) {
+        debug_assert_eq!(token, HEARTBEAT, "nothing else is asked for");
+        // Lines that were suppressed are told of even if no other follows.
+        log::logger().flush();
+        systemd::alive();
+        if let Some(pause) = self.heartbeat {
+            ctx.wake_after(pause, HEARTBEAT);
         }
     }
 }
 
 /// What `--check` prints.
 fn summary(settings: &Settings) -> Result<String, Refusal> {
-    let Settings { config, log } = settings;
+    let Settings { config, log, .. } = settings;
     if let Some(path) = &config.root {
         std::fs::read_dir(path).map_err(|source| Error::Root { path: path.clone(), source })?;
     }
