@@ -57,7 +57,10 @@ impl<H: Handler> App<H> {
         }
     }
 
-    fn request(&mut self, id: ConnId, request: Box<Request>) {
+    fn request(&mut self, id: ConnId, mut request: Box<Request>) {
+        if let Err(refusal) = self.hub.place(id, &mut request) {
+            return self.hub.refuse(id, &request, &refusal);
+        }
         if let Some(code) = self.hub.drain {
             // Its poll was answered before it was told; it is not to ask again and again meanwhile.
             self.hub.tell_the_end(id, code);

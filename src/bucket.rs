@@ -20,10 +20,25 @@ impl Bucket {
     /// after 5 seconds.
     pub(crate) fn take(&mut self, limit: usize, now: Tick) -> bool {
         let limit = limit as u64;
-        let passed = u64::from(now.0.saturating_sub(self.at.0));
+        self.level = self.level_at(limit, now) + EMPTY_AFTER_TICKS;
         self.at = now;
-        self.level = self.level.saturating_sub(passed.saturating_mul(limit)) + EMPTY_AFTER_TICKS;
         self.level <= limit.saturating_mul(EMPTY_AFTER_TICKS)
+    }
+
+    /// Whether one more would be taken.
+    pub(crate) fn has_room(&self, limit: usize, now: Tick) -> bool {
+        let limit = limit as u64;
+        self.level_at(limit, now) + EMPTY_AFTER_TICKS <= limit.saturating_mul(EMPTY_AFTER_TICKS)
+    }
+
+    /// Whether nothing is left of what was done.
+    pub(crate) fn is_empty(&self, limit: usize, now: Tick) -> bool {
+        self.level_at(limit as u64, now) == 0
+    }
+
+    fn level_at(&self, limit: u64, now: Tick) -> u64 {
+        let passed = u64::from(now.0.saturating_sub(self.at.0));
+        self.level.saturating_sub(passed.saturating_mul(limit))
     }
 }
 

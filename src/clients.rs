@@ -11,6 +11,7 @@ use slab::Slab;
 
 use crate::connection::Connection;
 use crate::error::PublishError;
+use crate::gate::Counted;
 use crate::http::Peer;
 use crate::id::ConnId;
 use crate::log::Log;
@@ -32,6 +33,14 @@ pub struct Client {
     pub(crate) spent_in: u64,
     /// Which listener it came through.
     pub(crate) listener: u16,
+    /// The address it is counted under.
+    pub(crate) counted: Counted,
+    /// Bytes that it holds of the limit `memory`.
+    held_bytes: u32,
+    /// It is a proxy whose word is taken on whom it speaks for.
+    pub(crate) is_proxy: bool,
+    /// It has not made a request yet.
+    is_fresh: bool,
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
     /// The system says that the peer's bytes end: reads go on until they have.
@@ -94,6 +103,11 @@ pub(crate) struct Clients {
     touched: Vec<ConnId>,
     /// Clients whose readings are to be given up.
     leaving: Vec<ConnId>,
+    /// Those who have not made a request yet, the oldest first, and some who have; and how many.
+    fresh: VecDeque<ConnId>,
+    fresh_count: usize,
+    /// What all clients hold of the limit `memory`.
+    held_bytes: usize,
 }
 
 impl Clients {
@@ -108,6 +122,9 @@ impl Clients {
             spreading_later: Vec::new(),
             touched: Vec::new(),
             leaving: Vec::new(),
+            fresh: VecDeque::new(),
+            fresh_count: 0,
+            held_bytes: 0,
         }
     }
 
@@ -138,6 +155,10 @@ impl Clients {
             armed: Tick::NEVER,
             spent_in: 0,
             listener,
+            counted: None,
+            held_bytes: 0,
+            is_proxy: false,
+            is_fresh: true,
             is_readable: false,
             is_writable: true,
             is_read_closed: false,
@@ -147,7 +168,52 @@ impl Clients {
             is_opened: false,
             is_publisher: false,
         });
+        self.fresh.push_back(id);
+        self.fresh_count += 1;
+        if self.fresh.len() > 2 * self.fresh_count + 64 {
+            let is_fresh = |id: &ConnId| self.get(*id).is_some_and(|client| client.is_fresh);
+            let fresh = self.fresh.iter().copied().filter(is_fresh).collect();
+            self.fresh = fresh;
+        }
         id
+    }
+
+    /// The client has made a request, or will never.
+    pub(crate) fn is_fresh_no_more(&mut self, id: ConnId) {
+        if let Some(client) = self.get_mut(id).filter(|client| client.is_fresh) {
+            client.is_fresh = false;
+            self.fresh_count -= 1;
+        }
+    }
+
+    /// The oldest client of those who have not made a request yet, if there are more than so many.
+    pub(crate) fn oldest_fresh(&mut self, most: usize) -> Option<ConnId> {
+        while self.fresh_count > most {
+            let id = self.fresh.pop_front()?;
+            if self.get(id).is_some_and(|client| client.is_fresh) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Bytes that all of them hold.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Counts what the client holds now.
+    pub(crate) fn count_held(&mut self, id: ConnId) {
+        let Some(client) = self.slots.get_mut(id.index() as usize) else { return };
+        let held = u32::try_from(client.connection.held_bytes()).unwrap_or(u32::MAX);
+        let before = std::mem::replace(&mut client.held_bytes, held);
+        self.held_bytes = self.held_bytes - before as usize + held as usize;
+    }
+
+    /// The client that holds most.
+    pub(crate) fn heaviest(&self) -> Option<ConnId> {
+        let heaviest = self.iter().max_by_key(|client| client.held_bytes)?;
+        (heaviest.held_bytes > 0).then_some(heaviest.connection.id)
     }
 
     /// The client of this name, if it has not left.
@@ -179,7 +245,10 @@ impl Clients {
     pub(crate) fn remove(&mut self, id: ConnId, log: &mut Log) -> Option<Client> {
         self.get(id)?;
         self.stop_reading(id, log);
-        Some(self.slots.remove(id.index() as usize))
+        self.is_fresh_no_more(id);
+        let client = self.slots.remove(id.index() as usize);
+        self.held_bytes -= client.held_bytes as usize;
+        Some(client)
     }
 
     /// Has the loop visit the client before this turn ends.

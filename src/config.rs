@@ -11,6 +11,7 @@ use std::time::Duration;
 use std::{fmt, net};
 
 use crate::error::Error;
+use crate::network::Network;
 
 /// What a server is to do.
 ///
@@ -29,13 +30,19 @@ pub struct Config {
     /// A folder to serve in place of the built-in page (feature `files`).
     pub root: Option<PathBuf>,
     /// Who may publish by `POST` or over pousse.v1, which no handler is asked about. `None`: anyone
-    /// if every address is a loopback one of TCP and no `hosts` are given (behind a reverse proxy
-    /// it would be the world), else nobody.
+    /// if every address is a loopback one of TCP and neither `hosts` nor `trusted_proxies` are
+    /// given (behind a reverse proxy it would be the world), else nobody.
     pub publish: Option<Publish>,
     /// Origins whose pages may connect, beside the server's own: `https://example.org`, `null`.
     pub origins: Vec<String>,
     /// Names, beside the loopback ones, by which a loopback listener may be called.
     pub hosts: Vec<String>,
+    /// Networks from which nobody may connect.
+    pub deny: Vec<Network>,
+    /// Networks of reverse proxies: for whom they forward is taken from their requests.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether the limits of one address hold for loopback addresses too.
+    pub limit_loopback: bool,
     /// WebSocket subprotocols that the handler speaks. pousse.v1 is built in (feature `v1`) and
     /// goes before them.
     pub subprotocols: Vec<String>,
@@ -51,6 +58,9 @@ impl Default for Config {
             publish: None,
             origins: Vec::new(),
             hosts: Vec::new(),
+            deny: Vec::new(),
+            trusted_proxies: Vec::new(),
+            limit_loopback: false,
             subprotocols: Vec::new(),
             limits: Limits::default(),
         }
@@ -400,6 +410,16 @@ limits! {
     max_topics: count = 10_000, flag "max-topics", zero false;
     /// Clients at a time. The next ones wait in the system's queue until someone leaves.
     max_clients: count = 10_000, flag "max-clients", zero false;
+    /// Clients of one address, or of one /64 of IPv6, at a time. 429 for the next, then the end.
+    max_per_ip: count = 256, flag "max-per-ip", zero false;
+    /// New clients of one address at once; as many are free again after 5 s. 429, then the end.
+    max_new_per_ip: count = 100, limit "max-new-per-ip", zero false;
+    /// Clients who have not made a request yet, but at most a tenth of `max-clients` (or 64, if
+    /// that is more). The oldest of them is dropped for the next.
+    openings: count = 1000, limit "openings", zero false;
+    /// Bytes that all clients hold together: what waits for them, and what came of unfinished
+    /// requests and messages. The one who holds most is dropped, with close code 1013.
+    memory: bytes = 512 * MIB, limit "memory", zero false;
     /// Bytes of one message, in a frame or a request. 413 and close code 1009.
     max_message: bytes = 64 * KIB, flag "max-message", zero false;
 
@@ -445,6 +465,9 @@ limits! {
     outbox: bytes = MIB, limit "outbox", zero false;
     /// How long bytes may wait for a client that takes none of them. Close code 1013.
     stall: time = s(10), limit "stall", zero false;
+    /// How long the peer's system may leave bytes unacknowledged before ours takes it for gone
+    /// (`TCP_USER_TIMEOUT`, on Linux).
+    ack_timeout: time = s(30), limit "ack-timeout", zero false;
 
     /// Bytes read from one client in one turn.
     turn_read: bytes = 64 * KIB, limit "turn-read", zero false;
@@ -465,16 +488,19 @@ limits! {
 impl Limits {
     /// The most memory that clients and history can take, should every client be at every limit.
     ///
-    /// A client: its own 512 bytes; an unfinished message, with up to twice its length reserved;
-    /// what waits for it, which may pass `outbox_soft` by one answer or 64 KiB from the log, or
-    /// `outbox` by one message.
+    /// A client is 512 bytes, and at most: an unfinished message, with up to twice its length
+    /// reserved; what waits for it, which may pass `outbox_soft` by one answer or 64 KiB from the
+    /// log, or `outbox` by one message. All of them together hold at most `memory`, which what one
+    /// client gets in one turn may pass.
     pub fn memory_bytes_max(&self) -> usize {
         let answer = self.poll_bytes.max(TAKE_BYTES).saturating_add(self.max_message);
         let waiting = self.outbox_soft.saturating_add(answer);
         let waiting = waiting.max(self.outbox.saturating_add(self.max_message));
-        let client = [512, self.head_bytes, 2 * self.max_message, waiting];
+        let client = [self.head_bytes, 2 * self.max_message, waiting];
         let client = client.into_iter().fold(0, usize::saturating_add);
-        self.max_clients.saturating_mul(client).saturating_add(self.history_total)
+        let all = self.max_clients.saturating_mul(client).min(self.memory.saturating_add(client));
+        let slots = self.max_clients.saturating_mul(512);
+        all.saturating_add(slots).saturating_add(self.history_total)
     }
 
     /// The line of the table with this name.

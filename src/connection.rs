@@ -33,7 +33,7 @@ use crate::head::Head;
 use crate::http::{Peer, Refusal, Request};
 use crate::id::ConnId;
 use crate::input::take;
-use crate::live::{self, Filled, Heard, Live};
+use crate::live::{Filled, Heard, Live};
 use crate::log::Log;
 use crate::long_poll::LongPoll;
 use crate::message::Message;
@@ -144,7 +144,7 @@ impl Connection {
         let now = turn.now;
         if self.out.deadline() <= now {
             self.out.forget_deadline();
-            self.cut(turn);
+            self.cut(Reason::Stall, turn);
         }
         match &mut self.stage {
             Stage::Head(None) if self.until <= now => {
@@ -246,11 +246,7 @@ impl Connection {
 
     /// Sends a file, in pieces as the peer takes them.
     pub(crate) fn send_file(&mut self, found: Found, turn: &mut Turn) {
-        let response = Response::new(200)
-            .with("Content-Type", found.content_type)
-            .with("ETag", String::from(found.etag))
-            .with("Cache-Control", "no-cache");
-        self.exchange.put_head(&response, Some(found.length), self.out.outbox(turn), turn);
+        self.exchange.put_file_head(&found, self.out.outbox(turn), turn);
         match found.body {
             _ if self.exchange.is_head => self.finish_exchange(turn),
             FileBody::Memory(content) => {
@@ -475,6 +471,12 @@ impl Connection {
         self.out.bytes()
     }
 
+    /// Bytes of memory that its peer is the reason for.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.len());
+        self.waiting_bytes() + kept + self.stage.held_bytes()
+    }
+
     /// How it ended or is ending; 1006 and `otherwise` if nothing is known of it.
     pub fn ending(&self, otherwise: Reason) -> Ending {
         let unknown =
@@ -589,18 +591,19 @@ impl Connection {
         Event::Fault(fault)
     }
 
-    /// Nothing was taken for `stall`.
-    fn cut(&mut self, turn: &mut Turn) {
+    /// Nothing was taken for `stall`, or too much waits for `memory`: what waits is dropped.
+    pub(crate) fn cut(&mut self, why: Reason, turn: &mut Turn) {
+        let text = if why == Reason::Memory { "no memory is left" } else { "too slow" };
         let told = match &mut self.stage {
-            Stage::WebSocket(live) if live.is_open() => live.cut(&mut self.out, turn),
+            Stage::WebSocket(live) if live.is_open() => live.cut(text, &mut self.out, turn),
             _ => None,
         };
         let Some((code, reason)) = told else {
             // Over HTTP it cannot be told, but log and handler hear the same as of a WebSocket.
-            self.ending_is(CloseCode::Again, live::TOO_SLOW, Reason::Stall);
-            return self.abort(Reason::Stall);
+            self.ending_is(CloseCode::Again, text, why);
+            return self.abort(why);
         };
-        self.ending_is(code, reason, Reason::Stall);
+        self.ending_is(code, reason, why);
         self.leave();
         // What it is told may never be written.
         self.until = turn.now.after(turn.limits.close_timeout);

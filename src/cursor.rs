@@ -149,7 +149,7 @@ impl Cursor {
             seen = entry.seq;
             if entry.except != Some(id) {
                 outbox.push(piece);
-                turn.counters.delivered += 1;
+                turn.counters.count_delivered(form.way(), 1);
             }
         }
         self.given(seen);
@@ -189,6 +189,6 @@ fn take_run(
     } else {
         pieces.for_each(|piece| outbox.push(piece));
     }
-    turn.counters.delivered += (count - excepted) as u64;
+    turn.counters.count_delivered(form.way(), count - excepted);
     more
 }

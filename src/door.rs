@@ -4,14 +4,19 @@
 //! served: the drain begins in step 5, the finished are forgotten in step 7, and step 8 accepts.
 //! That order keeps a slot from being reused while events of the same turn may still name it.
 
+use std::io;
+
 use mio::Interest;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clients::{Client, token_of};
 use crate::drain::{self, Drain};
+use crate::exchange::Exchange;
+use crate::gate;
 use crate::handler::Handler;
 use crate::http::Peer;
 use crate::id::ConnId;
+use crate::listeners::Comes;
 use crate::metrics::Reason;
 use crate::server::Server;
 use crate::stream::Stream;
@@ -54,6 +59,7 @@ impl<H: Handler> Server<H> {
     // 7
 
     pub(crate) fn forget(&mut self) {
+        self.relieve();
         self.app.hub.clients.end_readings(&mut self.app.hub.log);
         let mut done = std::mem::take(&mut self.done);
         for id in done.drain(..) {
@@ -61,6 +67,7 @@ impl<H: Handler> Server<H> {
             let Some(mut client) = hub.clients.remove(id, &mut hub.log) else { continue };
             // Closing the descriptor would do, were it not for a copy of it in a child process.
             let _ = self.poll.registry().deregister(&mut client.stream);
+            hub.gate.leave(&mut client.counted);
             self.app.farewell(&client, Reason::Gone);
         }
         self.done = done;
@@ -97,22 +104,54 @@ impl<H: Handler> Server<H> {
             return;
         }
         for at in 0..self.listeners.len() {
-            for _ in 0..self.app.hub.turn.limits.turn_accept {
-                if !self.may_accept() {
-                    break;
-                }
-                match self.listeners.accept(at, self.app.hub.now) {
-                    Ok(Some((stream, peer))) => self.welcome(stream, peer, at),
-                    Ok(None) => break,
-                    Err(error) => {
-                        log::warn!("event=accept_failed error={:?}", error.to_string());
-                        self.app.hub.turn.counters.accept_failures += 1;
-                        return;
-                    }
-                }
+            if let Err(error) = self.accept_some(at) {
+                log::warn!("event=accept_failed error={:?}", error.to_string());
+                self.app.hub.turn.counters.accept_failures += 1;
+                return;
             }
         }
         self.note_full();
+    }
+
+    fn accept_some(&mut self, at: usize) -> io::Result<()> {
+        let now = self.app.hub.now;
+        let mut was_too_many = false;
+        for _ in 0..self.app.hub.turn.limits.turn_accept {
+            if !self.may_accept() {
+                break;
+            }
+            match self.listeners.accept(at, now)? {
+                Comes::Client(stream, peer) => self.welcome(stream, peer, at),
+                Comes::TooMany(stream, peer) => {
+                    self.turn_away(stream, peer, Reason::Descriptors);
+                    self.listeners.keep_spare();
+                    was_too_many = true;
+                }
+                Comes::Nobody => break,
+            }
+        }
+        if was_too_many {
+            self.listeners.pause(now);
+        }
+        Ok(())
+    }
+
+    /// Tells somebody why not, as far as that can be told in one write, and lets go.
+    fn turn_away(&mut self, mut stream: Stream, peer: Peer, reason: Reason) {
+        let refusal = gate::refusal(reason);
+        log::info!("event=refused peer={peer} {refusal}");
+        let turn = &mut self.app.hub.turn;
+        turn.counters.count_refused(reason);
+        if reason == Reason::Deny {
+            return;
+        }
+        let mut outbox = turn.lend();
+        let exchange = Exchange { is_last: true, ..Exchange::default() };
+        exchange.put(&refusal.response(), &mut outbox, turn);
+        // Who does not even take this does not want to know.
+        let _ = outbox.write_to(&mut stream, usize::MAX);
+        let _ = stream.shutdown();
+        turn.take_back(outbox);
     }
 
     /// Says once that clients have to wait, and once more when it comes to that again.
@@ -131,11 +170,18 @@ impl<H: Handler> Server<H> {
 
     fn welcome(&mut self, stream: Stream, peer: Peer, at: usize) {
         let hub = &mut self.app.hub;
+        let counted = match hub.gate.admit(peer, &hub.turn.limits, hub.turn.now) {
+            Ok(counted) => counted,
+            Err(reason) => return self.turn_away(stream, peer, reason),
+        };
         hub.turn.counters.accepted += 1;
+        stream.set_ack_timeout(hub.turn.limits.ack_timeout);
         let listener = u16::try_from(at).unwrap_or(u16::MAX);
         let id = hub.clients.insert(stream, peer, listener, &hub.turn);
         log::debug!("event=accepted client={id} peer={peer}");
         let Some(client) = hub.clients.get_mut(id) else { return };
+        client.counted = counted;
+        client.is_proxy = hub.gate.trusts(peer);
         // Once, for both directions and for good: readiness is remembered, not asked for.
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
@@ -146,5 +192,39 @@ impl<H: Handler> Server<H> {
             client.connection.abort(Reason::Gone);
         }
         self.settle(id);
+        self.drop_oldest_opening();
+    }
+
+    /// Whoever has not made a request has no claim to a place: the oldest makes room.
+    fn drop_oldest_opening(&mut self) {
+        let hub = &mut self.app.hub;
+        let limits = &hub.turn.limits;
+        let most = limits.openings.min((limits.max_clients / 10).max(OPENINGS_MIN));
+        if let Some(id) = hub.clients.oldest_fresh(most) {
+            hub.clients.is_fresh_no_more(id);
+            hub.end_now(id, Reason::Openings);
+        }
+    }
+
+    /// Over the limit `memory`, whoever holds most is dropped, until it holds again.
+    fn relieve(&mut self) {
+        for _ in 0..RELIEVED_MAX {
+            let hub = &mut self.app.hub;
+            if hub.clients.held_bytes() <= hub.turn.limits.memory {
+                return;
+            }
+            let Some(id) = hub.clients.heaviest() else { return };
+            let Some(client) = hub.clients.get_mut(id) else { return };
+            hub.turn.counters.count_refused(Reason::Memory);
+            client.connection.cut(Reason::Memory, &mut hub.turn);
+            hub.clients.touch(id);
+            self.settle(id);
+        }
     }
 }
+
+/// Clients who may be without a request, however few may be here.
+const OPENINGS_MIN: usize = 64;
+
+/// Clients that are dropped in one turn because of the limit `memory`: each takes a look at all.
+const RELIEVED_MAX: usize = 64;

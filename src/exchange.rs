@@ -4,6 +4,7 @@
 //! bytes and no text of the peer's.
 
 use crate::config::PROTOCOL_V1;
+use crate::files::Found;
 use crate::http::Request;
 use crate::log::Log;
 use crate::origin;
@@ -73,10 +74,19 @@ impl Exchange {
             self.put_head(&response, Some(content.len() as u64), outbox, turn);
             if !self.is_head {
                 outbox.extend(&content);
-                turn.counters.delivered += count as u64;
+                turn.counters.count_delivered(poll.way, count);
             }
         }
         turn.content = content;
+    }
+
+    /// Writes the head of a file.
+    pub(crate) fn put_file_head(&self, file: &Found, outbox: &mut Outbox, turn: &mut Turn) {
+        let response = Response::new(200)
+            .with("Content-Type", file.content_type)
+            .with("ETag", String::from(file.etag.clone()))
+            .with("Cache-Control", "no-cache");
+        self.put_head(&response, Some(file.length), outbox, turn);
     }
 
     /// Writes the head of an answer whose content of `length` bytes follows.

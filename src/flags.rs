@@ -82,6 +82,8 @@ impl Settings {
             match setting.set {
                 Set::Own(set) => set(self, value),
                 Set::Limit(limit) => {
+                    // Who gives it means it, whoever connects.
+                    self.config.limit_loopback |= limit.name == "max-per-ip";
                     (limit.set)(&mut self.config.limits, value).map_err(|form| not(&form, value))
                 }
                 Set::Nothing => Ok(()),
@@ -145,13 +147,21 @@ pub(crate) fn table() -> Vec<Setting> {
             "Serve the files of this folder. Default: the built-in page.", Set::Own(root)),
         row(SERVE, "publish", "WHO",
             "Who may publish: anyone or nobody. Default: anyone if every address is a loopback one \
-             and no --host is given, else nobody.", Set::Own(publish)),
+             and neither --host nor --trust-proxy is given, else nobody.", Set::Own(publish)),
         list(row(SERVE, "origin", "URL",
             "Let pages of this origin connect, beside the server's own: https://example.org; \
              null for pages opened from files.", Set::Own(origin)), |s| s.config.origins.clear()),
         list(row(SERVE, "host", "NAME",
             "Answer to this name on a loopback address, for a reverse proxy in front.",
             Set::Own(host)), |s| s.config.hosts.clear()),
+        list(row(SERVE, "deny", "CIDR",
+            "Let nobody of this network connect: 192.0.2.0/24, 2001:db8::/32, or one address.",
+            Set::Own(deny)), |s| s.config.deny.clear()),
+        list(row(SERVE, "trust-proxy", "CIDR",
+            "Believe reverse proxies of this network for whom they forward, in X-Forwarded-For or \
+             Forwarded; limits of one address and --deny then hold for these. Proxies that come \
+             through a unix socket are believed too.",
+            Set::Own(trust_proxy)), |s| s.config.trusted_proxies.clear()),
     ];
     table.extend(LIMITS.iter().filter(|limit| limit.has_flag).map(|limit| {
         row(BOUNDS, limit.name, unit(limit), limit.meaning, Set::Limit(limit))
@@ -171,9 +181,8 @@ pub(crate) fn table() -> Vec<Setting> {
 
 /// Settings that belong to the surface but not to this build. To say so is kinder than "unknown".
 #[rustfmt::skip]
-const NOT_YET: [&str; 11] = [
-    "control", "tls-cert", "tls-key", "subscribe", "token-file", "deny", "trust-proxy",
-    "max-per-ip", "deflate", "redis", "reuse-port",
+const NOT_YET: [&str; 8] = [
+    "control", "tls-cert", "tls-key", "subscribe", "token-file", "deflate", "redis", "reuse-port",
 ];
 
 fn listen(settings: &mut Settings, text: &str) -> Result<(), String> {
@@ -212,6 +221,16 @@ fn host(settings: &mut Settings, text: &str) -> Result<(), String> {
         return Err(not("is a name such as chat.example.org, without https:// and port", text));
     }
     settings.config.hosts.push(text.into());
+    Ok(())
+}
+
+fn deny(settings: &mut Settings, text: &str) -> Result<(), String> {
+    settings.config.deny.push(text.parse().map_err(|form: String| not(&form, text))?);
+    Ok(())
+}
+
+fn trust_proxy(settings: &mut Settings, text: &str) -> Result<(), String> {
+    settings.config.trusted_proxies.push(text.parse().map_err(|form: String| not(&form, text))?);
     Ok(())
 }
 

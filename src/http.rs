@@ -101,7 +101,7 @@ pub struct Request {
     pub(crate) content_length: usize,
     pub(crate) content: Vec<u8>,
     pub(crate) refusal: Option<Refusal>,
-    peer: Peer,
+    pub(crate) peer: Peer,
 }
 
 impl Request {

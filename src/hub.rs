@@ -15,7 +15,8 @@ use crate::config::{Config, Limits, Publish};
 use crate::error::{PublishError, SendError, SubscribeError};
 use crate::files::Files;
 use crate::forms::Gap;
-use crate::http::Refusal;
+use crate::gate::Gate;
+use crate::http::{Refusal, Request};
 use crate::id::{After, ConnId, EntryId};
 use crate::log::Log;
 use crate::message::Message;
@@ -42,6 +43,8 @@ pub(crate) struct Hub {
     pub(crate) rules: Rules,
     /// What is served where no route is.
     pub(crate) files: Files,
+    /// Who may come in.
+    pub(crate) gate: Gate,
     /// Whether each listener can be reached from this machine alone.
     pub(crate) on_loopback: Vec<bool>,
     /// The moment at which this turn began.
@@ -66,8 +69,9 @@ impl Hub {
         now: Instant,
         run: u64,
     ) -> Self {
-        // Behind a proxy, and that is what names are listed for, everyone comes from this machine.
-        let is_private = on_loopback.iter().all(|it| *it) && config.hosts.is_empty();
+        // Behind a proxy, and that is what the two are given for, everyone comes from this machine.
+        let is_behind_proxy = !config.hosts.is_empty() || !config.trusted_proxies.is_empty();
+        let is_private = on_loopback.iter().all(|it| *it) && !is_behind_proxy;
         let publish = config.publish.unwrap_or(match is_private {
             true => Publish::Anyone,
             false => Publish::Nobody,
@@ -78,6 +82,7 @@ impl Hub {
             turn: Turn::new(config),
             rules: Rules::new(config, publish),
             files,
+            gate: Gate::new(config),
             on_loopback,
             now,
             wakes: BinaryHeap::new(),
@@ -152,6 +157,14 @@ impl Hub {
         }
     }
 
+    /// Ends one client at once, without a word.
+    pub(crate) fn end_now(&mut self, conn: ConnId, why: Reason) {
+        if let Some(client) = self.clients.get_mut(conn) {
+            client.connection.abort(why);
+            self.clients.touch(conn);
+        }
+    }
+
     /// Tells a client that the server ends: a WebSocket by a close frame, who waits for an answer
     /// by its being the last.
     pub(crate) fn tell_the_end(&mut self, conn: ConnId, code: CloseCode) {
@@ -188,6 +201,9 @@ impl Hub {
             return Err(SubscribeError::TooMany);
         }
         let gap = self.gap(topic, after).filter(|_| is_new);
+        if is_new {
+            self.count_resumed(after, gap.is_some());
+        }
         self.turn.counters.gaps += u64::from(gap.is_some());
         if let (Some(gap), None) = (&gap, pending) {
             let reason = format!("gap; oldest {}", gap.oldest);
@@ -231,6 +247,16 @@ impl Hub {
             session.subscribed(number, state, position, reference, &self.log, outbox);
             // Who reads the topic already was not touched by reading it.
             self.clients.touch(conn);
+        }
+    }
+
+    /// Counts a reading that begins, if it begins at a place that was named.
+    pub(crate) fn count_resumed(&mut self, after: After, is_gap: bool) {
+        let counters = &mut self.turn.counters;
+        match after {
+            After::Id(_) if is_gap => counters.resumed_with_gap += 1,
+            After::Id(_) => counters.resumed += 1,
+            After::Earliest | After::Now => {}
         }
     }
 
@@ -302,6 +328,23 @@ impl Hub {
         if let Some((_, outbox)) = client.and_then(|it| it.connection.session(&mut self.turn)) {
             put(outbox);
         }
+    }
+
+    /// Notes for whom a trusted proxy sends this request. Whom it sent the last one for says
+    /// nothing of this one.
+    ///
+    /// # Errors
+    /// [`Refusal`]: that client may not come in.
+    pub(crate) fn place(&mut self, conn: ConnId, request: &mut Request) -> Result<(), Refusal> {
+        self.clients.is_fresh_no_more(conn);
+        let Some(client) = self.clients.get_mut(conn).filter(|client| client.is_proxy) else {
+            return Ok(());
+        };
+        let client_of = self.gate.forward(request, &mut client.counted, &self.turn.limits);
+        let peer = client_of.as_ref().ok().copied().flatten();
+        client.connection.peer = peer.unwrap_or_else(|| client.stream.peer());
+        request.peer = client.connection.peer;
+        client_of.map(|_| ())
     }
 
     /// Whether the client came through a listener that only this machine can reach.

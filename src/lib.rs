@@ -40,9 +40,10 @@
 //!  6  event       what a connection tells        exchange   the writing of one answer
 //!     listeners   whom to accept                 event_stream  one answer that never ends
 //!  5  cursor      from the log to an outbox      poll       entries as one answer
-//!     session     the subprotocol pousse.v1
+//!     session     the subprotocol pousse.v1      gate       which addresses may come in
 //!  4  forms       an entry as it leaves          outgoing   an outbox and its delay
 //!     head        a request head as it arrives   stream     TCP and unix sockets
+//!     forwarded   whom a proxy speaks for
 //!  3  log         everything published           turn       what the loop lends
 //!     http        requests                       remote     the door for other threads
 //!  2  topic       the entries of one name        websocket  messages over frames
@@ -51,14 +52,14 @@
 //!     response    answers as bytes               files      from a path to a file
 //!     deadlines   who must be looked at by when  bucket     how much at once
 //!     drain       who is told of the end when
-//!  0  id  message  error  metrics  tick  json  input  percent
+//!  0  id  message  error  metrics  network  tick  json  input  percent
 //! ```
 //!
 //! # Features
 //!
 //! `daemon` (default): the program `pousse`. `v1` (default): the subprotocol pousse.v1, JSON over
 //! one WebSocket. `files`: [`Config::root`], folders of static files.
-//! Without any: mio, tungstenite, slab, httparse, bytes, log and what these pull in.
+//! Without any: mio, tungstenite, slab, httparse, socket2, bytes, log and what these pull in.
 
 #![forbid(unsafe_code)]
 
@@ -77,6 +78,8 @@ mod event_stream;
 mod exchange;
 mod files;
 mod forms;
+mod forwarded;
+mod gate;
 mod handler;
 mod head;
 mod http;
@@ -90,6 +93,7 @@ mod log;
 mod long_poll;
 mod message;
 mod metrics;
+mod network;
 mod origin;
 mod outbox;
 mod outgoing;
@@ -117,7 +121,8 @@ pub use crate::handler::{ClientInfo, Context, Handler};
 pub use crate::http::{Peer, Request};
 pub use crate::id::{After, BadEntryId, ConnId, EntryId};
 pub use crate::message::{Kind, Message};
-pub use crate::metrics::{Counters, Reason};
+pub use crate::metrics::{Counters, Histogram, Reason, Way};
+pub use crate::network::Network;
 pub use crate::remote::Remote;
 pub use crate::response::Response;
 pub use crate::routes::{Answer, Poll, Reads};

@@ -1,6 +1,11 @@
 //! The listeners, and when to ask them: an edge comes once for all who wait, and none comes when
 //! room is made for those who wait already, so it is remembered who may be waiting.
+//!
+//! Where the system has no descriptor left, accepting pauses, by a timer and not by trying again;
+//! whoever waits longer than a pause is accepted by the one descriptor that is kept for that, is
+//! told, and is let go.
 
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
@@ -17,6 +22,10 @@ pub(crate) struct Listeners {
     all: Vec<Waiting>,
     /// Nobody is accepted before: the system had no descriptor or no memory for one.
     paused_until: Option<Instant>,
+    /// The last attempt failed as well.
+    is_exhausted: bool,
+    /// A descriptor that is kept for the time when there is no other.
+    spare: Option<File>,
 }
 
 #[derive(Debug)]
@@ -31,6 +40,36 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Clients in a row who have left before they were accepted.
 const GONE_MAX: usize = 64;
+
+/// Who comes.
+pub(crate) enum Comes {
+    /// A client.
+    Client(Stream, Peer),
+    /// One to whom the last descriptor was given: it is to be turned away, and then the descriptor
+    /// to be kept again.
+    TooMany(Stream, Peer),
+    /// Nobody waits.
+    Nobody,
+}
+
+impl Waiting {
+    /// The next client; `None`: nobody waits.
+    fn accept(&mut self) -> io::Result<Option<(Stream, Peer)>> {
+        for _ in 0..GONE_MAX {
+            match self.listener.accept() {
+                Ok(client) => return Ok(Some(client)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.is_ready = false;
+                    return Ok(None);
+                }
+                // The one that was to be accepted has left; the next may be waiting.
+                Err(error) if is_of_one_peer(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other("one client after the other could not be accepted"))
+    }
+}
 
 impl Listeners {
     /// Listens on all addresses, then on what listens already; the token of the first is `first`,
@@ -52,7 +91,9 @@ impl Listeners {
             listener.register(registry, Token(first + at)).map_err(Error::Poll)?;
             all.push(Waiting { listener, is_ready: false });
         }
-        Ok(Self { all, paused_until: None })
+        let mut listeners = Self { all, ..Self::default() };
+        listeners.keep_spare();
+        Ok(listeners)
     }
 
     /// How many there are.
@@ -88,29 +129,47 @@ impl Listeners {
         self.paused_until.is_some()
     }
 
-    /// The next client of this listener; `None`: nobody waits.
+    /// Who comes next to this listener.
     ///
     /// # Errors
     /// The system had no descriptor or no memory. Accepting pauses; those who wait go on waiting.
-    pub(crate) fn accept(&mut self, at: usize, now: Instant) -> io::Result<Option<(Stream, Peer)>> {
-        let Some(it) = self.all.get_mut(at).filter(|it| it.is_ready) else { return Ok(None) };
-        for _ in 0..GONE_MAX {
-            match it.listener.accept() {
-                Ok(client) => return Ok(Some(client)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    it.is_ready = false;
-                    return Ok(None);
+    pub(crate) fn accept(&mut self, at: usize, now: Instant) -> io::Result<Comes> {
+        let Some(it) = self.all.get_mut(at).filter(|it| it.is_ready) else {
+            return Ok(Comes::Nobody);
+        };
+        let accepted = it.accept();
+        match accepted {
+            Ok(Some((stream, peer))) => {
+                self.is_exhausted = false;
+                Ok(Comes::Client(stream, peer))
+            }
+            Ok(None) => Ok(Comes::Nobody),
+            // Once is bad luck, twice is a lack: those who have waited for a pause are told so.
+            Err(error) => {
+                let is_lack = std::mem::replace(&mut self.is_exhausted, true);
+                if is_lack
+                    && self.spare.take().is_some()
+                    && let Ok(Some((stream, peer))) = it.accept()
+                {
+                    return Ok(Comes::TooMany(stream, peer));
                 }
-                // The one that was to be accepted has left; the next may be waiting.
-                Err(error) if is_of_one_peer(&error) => {}
-                Err(error) => {
-                    self.paused_until = Some(now + PAUSE);
-                    return Err(error);
-                }
+                self.keep_spare();
+                self.pause(now);
+                Err(error)
             }
         }
+    }
+
+    /// Keeps a descriptor, by which one can be told who comes when there is no other.
+    pub(crate) fn keep_spare(&mut self) {
+        if self.spare.is_none() {
+            self.spare = File::open("/dev/null").ok();
+        }
+    }
+
+    /// Nobody is accepted for a while.
+    pub(crate) fn pause(&mut self, now: Instant) {
         self.paused_until = Some(now + PAUSE);
-        Err(io::Error::other("one client after the other could not be accepted"))
     }
 
     /// Listens no longer.

@@ -73,7 +73,6 @@ const FLOOD: Fault = Fault {
     why: Reason::WrongCommands,
     text: "too many commands that are wrong",
 };
-pub(crate) const TOO_SLOW: &str = "too slow";
 const UNFINISHED: Fault = Fault {
     code: CloseCode::Policy,
     why: Reason::MessageTimeout,
@@ -184,6 +183,11 @@ impl Live {
             session.owes_place = true;
         }
         None
+    }
+
+    /// Bytes kept of an unfinished message.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.frames.held_bytes()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -320,19 +324,20 @@ impl Live {
         is_first
     }
 
-    /// Gives up a peer that takes nothing: what it was not sent is dropped at a frame boundary and
-    /// it is told why, should it ever read on. Returns what it is told; `None` if it is not even
-    /// through with the HTTP before the frames, and cannot be told.
+    /// Gives up a peer that takes too little: what it was not sent is dropped at a frame boundary
+    /// and it is told why, should it ever read on. Returns what it is told; `None` if it is not
+    /// even through with the HTTP before the frames, and cannot be told.
     pub(crate) fn cut(
         &mut self,
+        text: &'static str,
         out: &mut Outgoing,
         turn: &mut Turn,
     ) -> Option<(CloseCode, &'static str)> {
         if !out.outbox(turn).cut(websocket::frame_bytes) {
             return None;
         }
-        self.put_close(CloseCode::Again, TOO_SLOW, out, turn);
-        Some((CloseCode::Again, TOO_SLOW))
+        self.put_close(CloseCode::Again, text, out, turn);
+        Some((CloseCode::Again, text))
     }
 
     /// Fails the WebSocket: a close frame, then no more events, ever (RFC 6455 §7.1.7).

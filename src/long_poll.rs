@@ -4,6 +4,7 @@
 use crate::cursor::Cursor;
 use crate::exchange::Exchange;
 use crate::log::Log;
+use crate::metrics::Way;
 use crate::outgoing::Outgoing;
 use crate::poll::Poll;
 use crate::response::Response;
@@ -45,7 +46,8 @@ impl LongPoll {
         }
         turn.counters.gaps += u64::from(is_gap);
         let places: Vec<_> = cursor.places().collect();
-        let poll = Poll { places: &places, limit: self.limit, is_gap };
+        let (limit, way) = (self.limit, Way::LongPoll);
+        let poll = Poll { places: &places, limit, is_gap, way };
         exchange.put_poll(&poll, self.response(), |_| false, log, out.outbox(turn), turn);
         true
     }

@@ -277,11 +277,14 @@ fn summary(settings: &Settings) -> Result<String, Refusal> {
         Some(publish) => say("publish", &publish),
         None => say(
             "publish",
-            &"(anyone if every address is a loopback one and no host is given, else nobody)",
+            &"(anyone if every address is a loopback one and neither host nor trust-proxy is \
+               given, else nobody)",
         ),
     }
     config.origins.iter().for_each(|origin| say("origin", origin));
     config.hosts.iter().for_each(|host| say("host", host));
+    config.deny.iter().for_each(|network| say("deny", network));
+    config.trusted_proxies.iter().for_each(|network| say("trust-proxy", network));
     let default = Limits::default();
     for limit in LIMITS {
         let value = (limit.show)(&config.limits);

@@ -1,6 +1,8 @@
-//! Counters: how often each thing happened since the start. Plain numbers, one thread.
+//! Counters: how often each thing happened since the start, and how long it took. Plain numbers,
+//! one thread; how they are told to others is `exposition.rs`' business.
 
 use std::fmt;
+use std::time::Duration;
 
 macro_rules! words {
     (
@@ -39,6 +41,8 @@ words! {
         Gone => "gone",
         /// The handler closed it.
         Handler => "handler",
+        /// It was closed over the control listener, or what was asked there cannot be done.
+        Control => "control",
         /// A handler panicked on it.
         Panic => "panic",
         /// The server is ending.
@@ -101,8 +105,88 @@ words! {
         Commands => "commands",
         /// The limit of that name.
         MaxClients => "max-clients",
+        /// The address is of a network that is denied.
+        Deny => "deny",
+        /// The limit of that name.
+        MaxPerIp => "max-per-ip",
+        /// The limit of that name.
+        MaxNewPerIp => "max-new-per-ip",
+        /// The limit of that name.
+        Openings => "openings",
+        /// The limit of that name.
+        Memory => "memory",
+        /// The system had no descriptor left for the client.
+        Descriptors => "descriptors",
+        /// The limit of that name.
+        ControlClients => "control-clients",
         /// A file that ended before its length, or that the server had no descriptor for.
         File => "file",
+    }
+}
+
+words! {
+    /// How an entry reaches those who read it.
+    Way {
+        /// The answer to a poll, at once.
+        Poll => "poll",
+        /// The answer to a long poll, at once or later.
+        LongPoll => "long-poll",
+        /// An event stream.
+        EventStream => "event-stream",
+        /// A WebSocket.
+        WebSocket => "websocket",
+    }
+}
+
+/// How often something took how long.
+///
+/// ```
+/// let mut turns = pousse::Histogram::default();
+/// turns.observe(std::time::Duration::from_micros(300));
+/// assert_eq!((turns.count(), turns.sum().as_micros()), (1, 300));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Histogram {
+    /// Observations by the first bound that they are not above; the last are above all.
+    buckets: [u64; Histogram::BOUNDS.len() + 1],
+    sum_ns: u64,
+}
+
+impl Histogram {
+    /// The upper bounds of the buckets, in microseconds.
+    pub const BOUNDS: [u32; 13] = [
+        100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+        1_000_000,
+    ];
+
+    /// Counts one that took `time`.
+    pub fn observe(&mut self, time: Duration) {
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let is_within = |bound: &u32| ns <= u64::from(*bound) * 1000;
+        let at = Self::BOUNDS.iter().position(is_within).unwrap_or(Self::BOUNDS.len());
+        if let Some(count) = self.buckets.get_mut(at) {
+            *count += 1;
+        }
+        self.sum_ns = self.sum_ns.saturating_add(ns);
+    }
+
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// How long all of them took together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.sum_ns)
+    }
+
+    /// For each bound, in microseconds, how many took no longer.
+    pub fn cumulative(&self) -> impl Iterator<Item = (u32, u64)> {
+        let mut below = 0;
+        Self::BOUNDS.iter().zip(self.buckets).map(move |(bound, count)| {
+            below += count;
+            (*bound, below)
+        })
     }
 }
 
@@ -128,6 +212,12 @@ pub struct Counters {
     pub published: u64,
     /// Entries given to readers and pollers.
     pub delivered: u64,
+    /// The same, by the way they went.
+    delivered_by: [u64; Way::ALL.len()],
+    /// Readings begun at a place that was named: those whose place was still held whole.
+    pub resumed: u64,
+    /// And those that had a gap.
+    pub resumed_with_gap: u64,
     /// Encodings of entries; the frame of an entry is made with it and not counted.
     pub encoded: u64,
     /// Times that several entries were joined into one piece for readers at the same place.
@@ -148,6 +238,13 @@ pub struct Counters {
     pub stale_events: u64,
     /// Times the system could not hand over a connection (descriptors, memory).
     pub accept_failures: u64,
+    /// Calls of the handler, or steps for one client, that took longer than `slow_handler`.
+    pub slow_handlers: u64,
+    /// Turns of the loop, without the waiting.
+    pub turn_time: Histogram,
+    /// From the beginning of the turn in which something was published until all who read the
+    /// topic then were offered it.
+    pub fanout_time: Histogram,
 }
 
 impl Default for Counters {
@@ -163,6 +260,9 @@ impl Default for Counters {
             received: 0,
             published: 0,
             delivered: 0,
+            delivered_by: [0; Way::ALL.len()],
+            resumed: 0,
+            resumed_with_gap: 0,
             encoded: 0,
             joined: 0,
             gaps: 0,
@@ -173,6 +273,9 @@ impl Default for Counters {
             written_bytes: 0,
             stale_events: 0,
             accept_failures: 0,
+            slow_handlers: 0,
+            turn_time: Histogram::default(),
+            fanout_time: Histogram::default(),
         }
     }
 }
@@ -186,6 +289,18 @@ impl Counters {
     /// Requests, messages and commands refused for this reason.
     pub fn refused(&self, reason: Reason) -> u64 {
         self.refused.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    /// Entries given to readers or pollers in this way.
+    pub fn delivered_by(&self, way: Way) -> u64 {
+        self.delivered_by.get(way as usize).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn count_delivered(&mut self, way: Way, entries: usize) {
+        self.delivered += entries as u64;
+        if let Some(count) = self.delivered_by.get_mut(way as usize) {
+            *count += entries as u64;
+        }
     }
 
     pub(crate) fn count_closed(&mut self, reason: Reason) {
@@ -212,7 +327,8 @@ impl fmt::Display for Counters {
             f,
             "accepted={} requests={} opened={} streams={} received={} published={} delivered={} \
              encoded={} joined={} gaps={} panics={} reads={} read_bytes={} writes={} \
-             written_bytes={} stale_events={} accept_failures={}",
+             written_bytes={} stale_events={} accept_failures={} resumed={} resumed_with_gap={} \
+             slow_handlers={}",
             self.accepted,
             self.requests,
             self.opened,
@@ -229,7 +345,10 @@ impl fmt::Display for Counters {
             self.writes,
             self.written_bytes,
             self.stale_events,
-            self.accept_failures
+            self.accept_failures,
+            self.resumed,
+            self.resumed_with_gap,
+            self.slow_handlers
         )?;
         for &reason in Reason::ALL {
             if self.closed(reason) > 0 {

@@ -12,7 +12,7 @@ use crate::hub::{Hub, refusal_of};
 use crate::id::{After, ConnId};
 use crate::long_poll::LongPoll;
 use crate::message::Message;
-use crate::metrics::Reason;
+use crate::metrics::{Reason, Way};
 use crate::poll;
 use crate::response::Response;
 use crate::routes::{self, Answer, Poll, Reads};
@@ -118,6 +118,7 @@ impl Hub {
             let number = self.log.find(topic);
             let place = self.log.place(number, after);
             is_gap |= place.is_gap;
+            self.count_resumed(after, place.is_gap);
             if let Some(number) = number {
                 has_news |= self.log.topic(number).count_after(place.seen) > 0;
                 places.push((number, place.seen));
@@ -133,7 +134,8 @@ impl Hub {
             None => Response::new(200).with("Cache-Control", "private, no-cache"),
         };
         let Some(client) = self.clients.get_mut(conn) else { return Ok(()) };
-        let answer = poll::Poll { places: &places, limit: poll.limit, is_gap };
+        let way = if poll.wait.is_some() { Way::LongPoll } else { Way::Poll };
+        let answer = poll::Poll { places: &places, limit: poll.limit, is_gap, way };
         let known = |tag: &str| poll.wait.is_none() && routes::has_tag(request, tag);
         client.connection.respond_poll(&answer, response, known, &self.log, &mut self.turn);
         Ok(())
@@ -155,6 +157,9 @@ impl Hub {
         let mut gaps = Vec::new();
         if request.method() != "HEAD" {
             gaps = self.read_all(conn, reads, after)?;
+            for topic in &reads.topics {
+                self.count_resumed(after, gaps.iter().any(|gap| *gap.topic == **topic));
+            }
             log::info!("event=opened client={conn} peer={} transport=event-stream", request.peer());
         }
         if let Some(client) = self.clients.get_mut(conn) {

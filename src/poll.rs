@@ -8,6 +8,7 @@ use crate::config::Limits;
 use crate::forms::{form, put_id};
 use crate::id::EntryId;
 use crate::log::Log;
+use crate::metrics::Way;
 use crate::response::put_number;
 use crate::topic::{Form, TopicNumber};
 
@@ -19,6 +20,8 @@ pub(crate) struct Poll<'p> {
     pub limit: usize,
     /// Whether its cursor had a gap.
     pub is_gap: bool,
+    /// As which kind of poll its answer counts.
+    pub way: Way,
 }
 
 /// Writes the answer; returns its `last` and the number of messages in it.
@@ -70,7 +73,7 @@ mod tests {
 
     fn answer(log: &Log, places: &[(TopicNumber, u64)], limit: usize) -> String {
         let mut out = Vec::new();
-        let poll = Poll { places, limit, is_gap: false };
+        let poll = Poll { places, limit, is_gap: false, way: Way::Poll };
         put_answer(&mut out, &poll, log, &Limits::default());
         String::from_utf8(out).unwrap()
     }

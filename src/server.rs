@@ -462,6 +462,7 @@ impl<H: Handler> Server<H> {
         let is_done = connection.is_done();
         let wants_turn = connection.has_kept(&hub.turn)
             || client.is_readable && connection.wants_input(&hub.turn);
+        hub.clients.count_held(id);
         if is_left {
             hub.clients.leaves_at_turns_end(id);
         }

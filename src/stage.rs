@@ -55,6 +55,16 @@ impl Stage {
         most.clamp(1, limits.turn_read)
     }
 
+    /// Bytes kept of a request or a message that is not whole.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Stage::Head(Some(partial)) => partial.bytes(),
+            Stage::Content(request) => request.content.capacity(),
+            Stage::WebSocket(live) => live.held_bytes(),
+            _ => 0,
+        }
+    }
+
     /// Whether bytes of the peer have to wait, until an answer is through or for ever.
     pub(crate) fn keeps_input(&self) -> bool {
         matches!(

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -31,6 +32,30 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Bounds how long bytes may stay unacknowledged. Else a peer whose machine has gone is noticed
+    /// by who writes to it only when the system has tried for a quarter of an hour.
+    pub(crate) fn set_ack_timeout(&self, timeout: Duration) {
+        #[cfg(target_os = "linux")]
+        if let Stream::Tcp(stream) = self {
+            // Best effort: without it the peer is noticed later.
+            let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout));
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = timeout;
+    }
+
+    /// The other end.
+    pub(crate) fn peer(&self) -> Peer {
+        match self {
+            Stream::Tcp(stream) => match stream.peer_addr() {
+                Ok(address) => Peer::Tcp(address),
+                // It is gone already; nobody will read what this is written into.
+                Err(_) => Peer::Tcp(([0u8; 4], 0).into()),
+            },
+            Stream::Unix(_) => Peer::Unix,
         }
     }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::config::Limits;
 use crate::id::ConnId;
 use crate::message::{self, Kind, Message};
+use crate::metrics::Way;
 
 /// The topic of those who name none, and of `broadcast`.
 pub(crate) const TOPIC_DEFAULT: &str = "general";
@@ -41,6 +42,17 @@ pub enum Form {
     Event,
     /// The bare text as a block of an event stream.
     EventText,
+}
+
+impl Form {
+    /// The way in which it leaves, but for an envelope: that is the answer to a poll of either kind.
+    pub(crate) fn way(self) -> Way {
+        match self {
+            Form::Frame | Form::Session => Way::WebSocket,
+            Form::Event | Form::EventText => Way::EventStream,
+            Form::Envelope => Way::Poll,
+        }
+    }
 }
 
 /// Forms that are made.
@@ -221,6 +233,11 @@ impl Topic {
     /// How many read it.
     pub fn readers(&self) -> u32 {
         self.readers
+    }
+
+    /// Bytes that its entries take, without the forms that are made.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many entries are kept.

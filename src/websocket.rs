@@ -148,6 +148,11 @@ impl WebSocket {
         self.partial.as_ref().map_or(Tick::NEVER, |partial| partial.deadline)
     }
 
+    /// Bytes kept of what is unfinished.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| partial.payload.capacity())
+    }
+
     /// Begins a frame, and ends it too if all of it is there.
     fn receive_frame<'s>(
         &mut self,

@@ -209,9 +209,8 @@ fn a_wrong_command_line_is_64_and_says_what_is_wanted() {
 }
 
 #[rustfmt::skip]
-const NOT_YET: [&str; 11] = [
-    "control", "tls-cert", "tls-key", "subscribe", "token-file", "deny", "trust-proxy",
-    "max-per-ip", "deflate", "redis", "reuse-port",
+const NOT_YET: [&str; 8] = [
+    "control", "tls-cert", "tls-key", "subscribe", "token-file", "deflate", "redis", "reuse-port",
 ];
 
 #[test]
@@ -224,6 +223,21 @@ fn what_this_build_does_not_have_yet_is_said_and_not_passed_over() {
         let path = file(&format!("{name}.conf"), &format!("{name} = x\n"));
         refused(&mut pousse(&["--config", &path]), 78, &[":1:", name, words[1]]);
     }
+}
+
+#[test]
+fn networks_are_checked_when_they_are_given() {
+    for flag in ["--deny", "--trust-proxy"] {
+        refused(&mut pousse(&[flag, "10.0.0.0/33"]), 64, &[flag, "such as 192.0.2.0/24"]);
+        refused(&mut pousse(&[flag, "10.0.0.1/8"]), 64, &[flag, "behind the first 8"]);
+        let lines = checked(&mut pousse(&["--check", flag, "10.0.0.0/8", flag, "::1"]));
+        let name = flag.trim_start_matches('-');
+        for network in ["10.0.0.0/8", "::1/128"] {
+            assert!(lines.contains(&format!("{name} {network}")), "{lines:?}");
+        }
+    }
+    let (running, _) = Running::start(&["--listen", "127.0.0.1:0", "--trust-proxy", "10.0.0.0/8"]);
+    assert!(running.line_with("event=publish").contains("rule=nobody"), "a proxy is the world");
 }
 
 #[test]
@@ -286,7 +300,8 @@ fn help_lists_every_flag_of_this_build_in_a_hundred_columns() {
     assert_eq!((code, stderr.as_str()), (0, ""));
     assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
     let (own, other): (Vec<_>, Vec<_>) = pousse::LIMITS.iter().partition(|limit| limit.has_flag);
-    let flags = "listen root publish origin host limit log config check help version";
+    let flags =
+        "listen root publish origin host deny trust-proxy limit log config check help version";
     for name in own.iter().map(|limit| limit.name).chain(flags.split(' ')) {
         assert!(help.contains(&format!("\n  --{name} ")), "{name}");
     }

@@ -16,6 +16,8 @@
 mod by_hand;
 #[path = "limits/clients.rs"]
 mod clients;
+#[path = "limits/gate.rs"]
+mod gate;
 #[path = "limits/hostile.rs"]
 mod hostile;
 #[path = "limits/http.rs"]
@@ -46,6 +48,10 @@ const TESTED: &[(&str, fn())] = &[
         clients::the_unread_topic_with_the_oldest_message_makes_room_and_if_all_are_read_it_is_503,
     ),
     ("max-clients", clients::a_client_too_many_waits_in_the_queue_and_is_served_when_one_leaves),
+    ("max-per-ip", gate::an_address_has_so_many_clients_and_the_next_is_told_429),
+    ("max-new-per-ip", gate::of_one_address_so_many_come_at_once_and_the_next_is_told_429),
+    ("openings", gate::of_those_who_have_not_asked_yet_the_oldest_makes_room),
+    ("memory", gate::over_the_memory_of_all_the_one_who_holds_most_is_dropped_with_1013),
     ("max-message", http::a_message_over_its_bytes_is_refused_with_413_and_1009_before_it_is_read),
     ("head-bytes", http::a_head_over_its_bytes_is_refused_with_431),
     ("headers", http::a_head_of_too_many_fields_is_refused_with_431),
@@ -70,6 +76,7 @@ const TESTED: &[(&str, fn())] = &[
     ("outbox-soft", clients::a_client_for_whom_much_waits_is_not_read),
     ("outbox", clients::a_direct_send_to_a_client_for_whom_too_much_waits_is_refused),
     ("stall", clients::a_client_that_takes_nothing_for_too_long_is_closed_with_1013),
+    ("ack-timeout", gate::a_peer_whose_machine_has_gone_is_noticed_by_what_is_written_to_it),
     ("turn-read", turn::in_one_turn_so_many_bytes_are_read_of_one_client),
     ("turn-write", turn::in_one_turn_so_many_bytes_are_written_to_one_client),
     ("turn-accept", turn::in_one_turn_so_many_clients_are_accepted),
@@ -97,6 +104,7 @@ const SILENT: &[&str] = &[
     "poll-bytes",
     "ping",
     "outbox-soft",
+    "ack-timeout",
     "turn-read",
     "turn-write",
     "turn-accept",

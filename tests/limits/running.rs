@@ -46,9 +46,17 @@ pub(crate) fn bind<H: Handler>(
     change: impl FnOnce(&mut Limits),
     handler: H,
 ) -> (Server<H>, SocketAddr) {
+    bind_configured(|config| change(&mut config.limits), handler)
+}
+
+/// The same, with settings that are no limits.
+pub(crate) fn bind_configured<H: Handler>(
+    change: impl FnOnce(&mut Config),
+    handler: H,
+) -> (Server<H>, SocketAddr) {
     let mut config = Config::default();
     config.listen = vec!["127.0.0.1:0".parse().unwrap()];
-    change(&mut config.limits);
+    change(&mut config);
     let server = Server::bind(config, handler).unwrap();
     let address = server.addresses()[0].strip_prefix("http://").unwrap().parse().unwrap();
     (server, address)
@@ -78,7 +86,14 @@ impl Running {
         change: impl FnOnce(&mut Limits),
         handler: impl Handler + Send + 'static,
     ) -> Self {
-        let (mut server, address) = bind(change, handler);
+        Self::configured(|config| change(&mut config.limits), handler)
+    }
+
+    pub(crate) fn configured(
+        change: impl FnOnce(&mut Config),
+        handler: impl Handler + Send + 'static,
+    ) -> Self {
+        let (mut server, address) = bind_configured(change, handler);
         let remote = server.remote();
         let seen = Arc::new(Seen::default());
         let notes = seen.clone();

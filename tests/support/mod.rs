@@ -82,7 +82,21 @@ impl Server {
 
     /// The same; if the program ends instead of listening: how, and what it said.
     pub(crate) fn try_start(flags: &[&str]) -> Result<Server, (ExitStatus, String)> {
-        let mut command = program(env!("CARGO_BIN_EXE_pousse"));
+        Server::try_start_by(program(env!("CARGO_BIN_EXE_pousse")), flags)
+    }
+
+    /// The same with so many descriptors and no more.
+    #[allow(dead_code, reason = "for hostile.rs")]
+    pub(crate) fn start_with_descriptors(descriptors: usize, flags: &[&str]) -> Server {
+        let mut command = program("/bin/sh");
+        let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_pousse")]);
+        Server::try_start_by(command, flags).unwrap_or_else(|(status, stderr)| {
+            panic!("pousse {} ended at once, {status}:\n{stderr}", flags.join(" "))
+        })
+    }
+
+    fn try_start_by(mut command: Command, flags: &[&str]) -> Result<Server, (ExitStatus, String)> {
         let listeners = flags.iter().filter(|flag| flag.starts_with("--listen")).count();
         if listeners == 0 {
             command.args(["--listen", "127.0.0.1:0"]);
@@ -119,6 +133,12 @@ impl Server {
         Ok(server)
     }
 
+    /// The name under which the system knows it.
+    #[allow(dead_code, reason = "for hostile.rs")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it listens, in the order of its start lines.
     pub(crate) fn doors(&self) -> &[Door] {
         &self.doors
@@ -146,6 +166,12 @@ impl Server {
                 (found || ended).then_some(found)
             })
             .unwrap_or(false)
+    }
+
+    /// Lets this much time go by, unless it ends.
+    #[allow(dead_code, reason = "for hostile.rs")]
+    pub(crate) fn waits(&self, time: Duration) {
+        self.said.wait(time, |_, ended| ended.then_some(()));
     }
 
     /// Sends it a signal.
@@ -197,7 +223,11 @@ fn collect(stderr: impl Read, said: &Said) {
         let mut lines = said.lines.lock().unwrap_or_else(PoisonError::into_inner);
         match ended {
             true => lines.1 = true,
-            false => lines.0.push(String::from_utf8_lossy(line.trim_ascii_end()).into_owned()),
+            false => {
+                // Nothing else is taken away: what does not belong into a log is to be seen.
+                let line = line.strip_suffix(b"\n").unwrap_or(&line);
+                lines.0.push(String::from_utf8_lossy(line).into_owned());
+            }
         }
         said.more.notify_all();
         if ended {
@@ -276,6 +306,29 @@ impl Wire {
     /// Says that nothing more will be sent; what comes can still be read.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         on_stream!(&self.stream, s => s.shutdown(Shutdown::Write))
+    }
+
+    /// Ends it by a reset (`SO_LINGER` of 0): what is on its way is thrown away at both ends.
+    #[allow(dead_code, reason = "for hostile.rs")]
+    pub(crate) fn reset(self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))
+                .expect("an open TCP socket takes this option");
+        }
+    }
+
+    /// Sends what the other end takes right now, and no more; how many bytes that was.
+    #[allow(dead_code, reason = "for hostile.rs")]
+    pub(crate) fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let nonblocking =
+            |on| on_stream!(&self.stream, s => s.set_nonblocking(on).expect("it is a socket"));
+        nonblocking(true);
+        let sent = on_stream!(&self.stream, s => { let mut s = s; s.write(bytes) });
+        nonblocking(false);
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
+        }
     }
 
     /// Waits until something comes, at the longest until `deadline`.

@@ -1,0 +1,295 @@
+//! THE GATE: which addresses may come in, and how many clients each of them may have.
+//!
+//! It knows networks and numbers, no sockets and no clock. An address counts as long as a client of
+//! it is here; for IPv6 a whole /64 counts as one, since that is what one customer gets. What is
+//! remembered of an address that has left is gone five seconds later. Behind a trusted proxy the
+//! address is the one it forwards for, and is known with each request.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use crate::bucket::Bucket;
+use crate::config::{Config, Limits, is_loopback};
+use crate::forwarded;
+use crate::http::{Peer, Refusal, Request};
+use crate::metrics::Reason;
+use crate::network::Network;
+use crate::tick::Tick;
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    deny: Vec<Network>,
+    trusted: Vec<Network>,
+    /// Loopback addresses are counted like others.
+    counts_loopback: bool,
+    sources: HashMap<Network, Source>,
+    /// So many are remembered before those that mean nothing any more are looked for.
+    sweep_at: usize,
+}
+
+/// Who comes from one address.
+#[derive(Debug, Default)]
+struct Source {
+    clients: usize,
+    arrivals: Bucket,
+}
+
+/// What an address is counted under. A client keeps it, to give it back when it leaves.
+pub(crate) type Counted = Option<Network>;
+
+/// Addresses remembered before the first sweep.
+const SWEEP_MIN: usize = 1024;
+
+impl Gate {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            deny: config.deny.clone(),
+            trusted: config.trusted_proxies.clone(),
+            counts_loopback: config.limit_loopback,
+            sources: HashMap::new(),
+            sweep_at: SWEEP_MIN,
+        }
+    }
+
+    /// Whether this peer is a proxy whose word on the address of its clients is taken. One that
+    /// comes through a unix socket is, as soon as any is: who may connect there is for the file's
+    /// mode to say.
+    pub(crate) fn trusts(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Tcp(address) => self.trusted.iter().any(|it| it.contains(address.ip())),
+            Peer::Unix => !self.trusted.is_empty(),
+        }
+    }
+
+    /// Lets a new connection in and counts it, or says why not.
+    ///
+    /// # Errors
+    /// [`Reason::Deny`], [`Reason::MaxNewPerIp`], [`Reason::MaxPerIp`].
+    pub(crate) fn admit(
+        &mut self,
+        peer: Peer,
+        limits: &Limits,
+        now: Tick,
+    ) -> Result<Counted, Reason> {
+        let Peer::Tcp(address) = peer else { return Ok(None) };
+        if self.denies(address.ip()) {
+            return Err(Reason::Deny);
+        }
+        let Some(network) = self.counts(address.ip()).filter(|_| !self.trusts(peer)) else {
+            return Ok(None);
+        };
+        self.sweep(limits, now);
+        let source = self.sources.entry(network).or_default();
+        // Those who are turned away do not count: else a crowd that tries again would never get in.
+        if !source.arrivals.has_room(limits.max_new_per_ip, now) {
+            return Err(Reason::MaxNewPerIp);
+        }
+        source.arrivals.take(limits.max_new_per_ip, now);
+        self.count(network, limits)
+    }
+
+    /// The client that a proxy's request is forwarded for takes the place, on this connection, of
+    /// the one before.
+    ///
+    /// # Errors
+    /// [`Refusal`]: 400, 403, 429. Then nobody is counted for the connection.
+    pub(crate) fn forward(
+        &mut self,
+        request: &Request,
+        counted: &mut Counted,
+        limits: &Limits,
+    ) -> Result<Option<Peer>, Refusal> {
+        let client = forwarded::client(request, &self.trusted)?;
+        let address = client.map(|client| client.ip());
+        if address.is_some_and(|address| self.denies(address)) {
+            self.leave(counted);
+            return Err(refusal(Reason::Deny));
+        }
+        let network = address.and_then(|address| self.counts(address));
+        if *counted != network {
+            self.leave(counted);
+            if let Some(network) = network {
+                *counted = self.count(network, limits).map_err(refusal)?;
+            }
+        }
+        Ok(client.map(Peer::Tcp))
+    }
+
+    /// A client that was counted leaves.
+    pub(crate) fn leave(&mut self, counted: &mut Counted) {
+        if let Some(source) = counted.take().and_then(|network| self.sources.get_mut(&network)) {
+            source.clients = source.clients.saturating_sub(1);
+        }
+    }
+
+    fn denies(&self, address: IpAddr) -> bool {
+        self.deny.iter().any(|network| network.contains(address))
+    }
+
+    /// What the address is counted under, if it is counted.
+    fn counts(&self, address: IpAddr) -> Counted {
+        let address = address.to_canonical();
+        let bits = if address.is_ipv4() { 32 } else { 64 };
+        (self.counts_loopback || !is_loopback(address)).then(|| Network::around(address, bits))
+    }
+
+    fn count(&mut self, network: Network, limits: &Limits) -> Result<Counted, Reason> {
+        let source = self.sources.entry(network).or_default();
+        if source.clients >= limits.max_per_ip {
+            return Err(Reason::MaxPerIp);
+        }
+        source.clients += 1;
+        Ok(Some(network))
+    }
+
+    /// Forgets addresses of which nothing is to be known any more, now and then: in the long run
+    /// each arrival pays for the look at two.
+    fn sweep(&mut self, limits: &Limits, now: Tick) {
+        if self.sources.len() >= self.sweep_at {
+            self.sources.retain(|_, source| {
+                source.clients > 0 || !source.arrivals.is_empty(limits.max_new_per_ip, now)
+            });
+            self.sources.shrink_to(SWEEP_MIN);
+            self.sweep_at = SWEEP_MIN.max(2 * self.sources.len());
+        }
+    }
+}
+
+/// What somebody is told who does not get in.
+pub(crate) fn refusal(reason: Reason) -> Refusal {
+    let (status, detail) = match reason {
+        Reason::Deny => (403, "this address may not connect here"),
+        Reason::Descriptors => {
+            (503, "the server has no descriptor left; try again in a few seconds")
+        }
+        Reason::MaxPerIp => {
+            (429, "too many connections of one address; close some, or raise max-per-ip")
+        }
+        _ => (429, "too many new connections of one address; try again in a few seconds"),
+    };
+    let refusal = Refusal::new(status, reason, detail);
+    match status {
+        429 | 503 => refusal.with(&[("Retry-After", "5")]),
+        _ => refusal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::parse_head;
+
+    fn tcp(address: &str) -> Peer {
+        Peer::Tcp((address.parse::<IpAddr>().unwrap(), 4711).into())
+    }
+
+    fn limits() -> Limits {
+        Limits { max_per_ip: 2, max_new_per_ip: 5, ..Limits::default() }
+    }
+
+    fn gate(change: impl FnOnce(&mut Config)) -> Gate {
+        let mut config = Config::default();
+        change(&mut config);
+        Gate::new(&config)
+    }
+
+    #[test]
+    fn an_address_has_so_many_clients_and_the_next_when_one_has_left() {
+        let (mut gate, limits) = (gate(|_| {}), limits());
+        let admit = |gate: &mut Gate, at| gate.admit(tcp(at), &limits, Tick(0));
+        let mut first = admit(&mut gate, "192.0.2.7").unwrap();
+        admit(&mut gate, "192.0.2.7").unwrap();
+        assert_eq!(admit(&mut gate, "192.0.2.7"), Err(Reason::MaxPerIp));
+        admit(&mut gate, "192.0.2.8").unwrap();
+        gate.leave(&mut first);
+        gate.leave(&mut first);
+        admit(&mut gate, "192.0.2.7").unwrap();
+        assert_eq!(admit(&mut gate, "::ffff:192.0.2.7"), Err(Reason::MaxPerIp), "it is the same");
+    }
+
+    #[test]
+    fn a_64_of_ipv6_counts_as_one_address() {
+        let (mut gate, limits) = (gate(|_| {}), limits());
+        for host in ["2001:db8:1:2::1", "2001:db8:1:2:ffff::1"] {
+            gate.admit(tcp(host), &limits, Tick(0)).unwrap();
+        }
+        let third = gate.admit(tcp("2001:db8:1:2::3"), &limits, Tick(0));
+        assert_eq!(third, Err(Reason::MaxPerIp));
+        gate.admit(tcp("2001:db8:1:3::1"), &limits, Tick(0)).unwrap();
+    }
+
+    #[test]
+    fn of_one_address_so_many_come_at_once_and_as_many_in_the_next_five_seconds() {
+        let (mut gate, limits) = (gate(|_| {}), limits());
+        let mut comes = |now| {
+            let mut counted = gate.admit(tcp("192.0.2.7"), &limits, Tick(now))?;
+            gate.leave(&mut counted);
+            Ok(())
+        };
+        for _ in 0..5 {
+            comes(0).unwrap();
+        }
+        assert_eq!(comes(0), Err(Reason::MaxNewPerIp));
+        comes(60).unwrap();
+    }
+
+    #[test]
+    fn loopback_and_unix_peers_are_counted_only_if_that_is_wanted() {
+        let limits = limits();
+        let mut usual = gate(|_| {});
+        let mut strict = gate(|config| config.limit_loopback = true);
+        for _ in 0..100 {
+            for peer in [tcp("127.0.0.1"), tcp("::1"), tcp("::ffff:127.0.0.1"), Peer::Unix] {
+                assert_eq!(usual.admit(peer, &limits, Tick(0)), Ok(None));
+            }
+        }
+        for _ in 0..2 {
+            strict.admit(tcp("127.0.0.1"), &limits, Tick(0)).unwrap();
+        }
+        assert_eq!(strict.admit(tcp("127.0.0.1"), &limits, Tick(0)), Err(Reason::MaxPerIp));
+        assert_eq!(strict.admit(Peer::Unix, &limits, Tick(0)), Ok(None));
+    }
+
+    #[test]
+    fn denied_networks_do_not_get_in_and_a_trusted_proxy_is_not_counted() {
+        let limits = limits();
+        let mut gate = gate(|config| {
+            config.deny.push("198.51.100.0/24".parse().unwrap());
+            config.trusted_proxies.push("10.0.0.0/8".parse().unwrap());
+        });
+        assert_eq!(gate.admit(tcp("198.51.100.9"), &limits, Tick(0)), Err(Reason::Deny));
+        for _ in 0..100 {
+            assert_eq!(gate.admit(tcp("10.1.1.1"), &limits, Tick(0)), Ok(None));
+        }
+        let request = |client: &str| {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {client}\r\n\r\n");
+            parse_head(head.as_bytes(), &limits, Peer::Unix).unwrap()
+        };
+        let mut places = [None; 3];
+        for (at, place) in places.iter_mut().enumerate() {
+            let result = gate.forward(&request("192.0.2.7"), place, &limits);
+            let status = result.map_or_else(|refusal| refusal.status, |_| 200);
+            assert_eq!(status, if at < 2 { 200 } else { 429 });
+        }
+        // The same connection goes on with the request of somebody else: a place is free.
+        gate.forward(&request("192.0.2.8"), &mut places[0], &limits).unwrap();
+        gate.forward(&request("192.0.2.7"), &mut places[2], &limits).unwrap();
+        let denied = gate.forward(&request("198.51.100.9"), &mut places[2], &limits);
+        assert_eq!((denied.unwrap_err().status, places[2]), (403, None));
+    }
+
+    #[test]
+    fn addresses_that_have_left_are_forgotten() {
+        let (mut gate, limits) = (gate(|_| {}), limits());
+        for round in 0..100u32 {
+            for host in 0..256u32 {
+                let peer = Peer::Tcp((IpAddr::from((round * 256 + host).to_be_bytes()), 1).into());
+                // Half of the addresses are 0.x and 127.x no less than others: all are counted.
+                let mut counted = gate.admit(peer, &limits, Tick(round * 60)).unwrap();
+                gate.leave(&mut counted);
+            }
+        }
+        assert!(gate.sources.len() <= 2 * SWEEP_MIN, "{}", gate.sources.len());
+    }
+}
