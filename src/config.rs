@@ -79,10 +79,15 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] names the setting and what to change.
     pub fn check(&self) -> Result<(), Error> {
-        let wrong = |what: &str| Err(Error::Config(what.into()));
-        if self.listen.is_empty() {
-            return wrong("nothing to listen on: give at least one address");
+        match self.listen.is_empty() {
+            true => Err(Error::Config("nothing to listen on: give at least one address".into())),
+            false => self.check_but_addresses(),
         }
+    }
+
+    /// The same for a server that may have its listeners from elsewhere.
+    pub(crate) fn check_but_addresses(&self) -> Result<(), Error> {
+        let wrong = |what: &str| Err(Error::Config(what.into()));
         check_origins(&self.origins)?;
         if self.subprotocols.iter().any(|name| PROTOCOL_V1 == Some(name)) {
             return wrong("subprotocol pousse.v1 is built in: handlers do not speak it");

@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) tls_cert: Option<String>,
     pub(crate) tls_key: Option<String>,
     pub(crate) log: LevelFilter,
+    /// An address was given, so it is not the default that stands in `listen`.
+    pub(crate) has_address: bool,
 }
 
 /// Reads all three places. `limits` are those in force where nothing else is said.
@@ -51,6 +53,7 @@ pub(crate) fn read(
         tls_cert: None,
         tls_key: None,
         log: LevelFilter::Info,
+        has_address: false,
     };
     settings.config.limits = limits.clone();
     let table = table();
@@ -206,7 +209,9 @@ const NOT_YET: [&str; 6] = [
 
 fn listen(settings: &mut Settings, text: &str) -> Result<(), String> {
     let wrong = |_| not("is HOST:PORT, [V6]:PORT, :PORT or unix:PATH", text);
-    text.parse().map(|address| settings.config.listen.push(address)).map_err(wrong)
+    settings.config.listen.push(text.parse().map_err(wrong)?);
+    settings.has_address = true;
+    Ok(())
 }
 
 fn root(settings: &mut Settings, text: &str) -> Result<(), String> {

@@ -133,6 +133,7 @@ pub use crate::remote::Remote;
 pub use crate::response::Response;
 pub use crate::routes::{Answer, Poll, Reads};
 pub use crate::server::Server;
+pub use crate::stream::Inherited;
 pub use crate::tls::Tls;
 
 /// The parts below the loop, for tests and fuzzing. Not covered by the promise of semver.

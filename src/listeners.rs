@@ -14,7 +14,7 @@ use mio::{Registry, Token};
 use crate::config::Address;
 use crate::error::Error;
 use crate::http::Peer;
-use crate::stream::{Listener, Stream};
+use crate::stream::{Inherited, Listener, Stream};
 use crate::tls::Tls;
 
 /// See the head of this file.
@@ -73,20 +73,23 @@ impl Waiting {
 }
 
 impl Listeners {
-    /// Listens on all addresses; the token of the first is `first`, the others follow. Those of TCP
-    /// speak TLS if there is a certificate.
+    /// Listens on all addresses, then on what listens already; the token of the first is `first`,
+    /// the others follow. Those of TCP speak TLS if there is a certificate.
     ///
     /// # Errors
     /// [`Error::Bind`], [`Error::Poll`].
     pub(crate) fn bind(
         addresses: &[Address],
         has_tls: bool,
+        inherited: Vec<Inherited>,
         registry: &Registry,
         first: usize,
     ) -> Result<Self, Error> {
         let mut all = Vec::new();
-        for (at, address) in addresses.iter().enumerate() {
-            let mut listener = Listener::bind(address, has_tls)?;
+        let bound = addresses.iter().map(|address| Listener::bind(address, has_tls));
+        let adopted = inherited.into_iter().map(|it| Listener::adopt(it, has_tls));
+        for (at, listener) in bound.chain(adopted).enumerate() {
+            let mut listener = listener?;
             listener.register(registry, Token(first + at)).map_err(Error::Poll)?;
             all.push(Waiting { listener, is_ready: false });
         }

@@ -2,18 +2,21 @@
 //!
 //! Everything that serves is in the library; what is here could be written by any embedder. The
 //! signals come through the same readiness loop as the sockets, so there is no second thread and
-//! nothing to lock. In text mode what a client sends is published to the topic it reads.
+//! nothing to lock. In text mode what a client sends is published to the topic it reads. If there
+//! is a service manager, `systemd.rs` speaks to it.
 
 #![forbid(unsafe_code)]
 
 mod flags;
 mod logger;
+mod systemd;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
 use pousse::{
     CloseCode, ConnId, Context, Error, Handler, LIMITS, Limits, Message, Publish, Server, Tls,
@@ -143,9 +146,19 @@ fn serve(mut settings: Settings) -> Result<ExitCode, Refusal> {
     let certificate = settings.tls_cert.clone().zip(settings.tls_key.clone());
     settings.config.tls = load(certificate.as_ref())?;
     let tls_bytes = settings.config.tls.as_ref().map_or(0, |_| Tls::CLIENT_BYTES_MAX);
-    let daemon = Daemon { signals: Rc::clone(&signals), is_draining: false, certificate };
     let limits = settings.config.limits.clone();
-    let mut server = Server::bind(settings.config, daemon)?;
+    let daemon = Daemon {
+        signals: Rc::clone(&signals),
+        is_draining: false,
+        drain: limits.drain,
+        heartbeat: systemd::heartbeat(),
+        certificate,
+    };
+    let inherited = systemd::sockets()?;
+    if !inherited.is_empty() && !settings.has_address {
+        settings.config.listen.clear();
+    }
+    let mut server = Server::bind_with(settings.config, inherited, daemon)?;
     server
         .watch(&mut *signals.borrow_mut(), SIGNALS)
         .map_err(|error| Refusal::internal("signals cannot be watched", &error))?;
@@ -170,19 +183,27 @@ fn serve(mut settings: Settings) -> Result<ExitCode, Refusal> {
         "were every client at every limit; docs/limits.md says how it adds up"
     );
 
-    match server.run() {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+    if let Some(pause) = systemd::heartbeat() {
+        server.context().wake_after(pause, HEARTBEAT);
+    }
+    systemd::ready(&format!("listening on {}", server.addresses().join(", ")));
+    let code = match server.run() {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("event=failed error={:?}", error.to_string());
-            Ok(ExitCode::from(INTERNAL))
+            ExitCode::from(INTERNAL)
         }
-    }
+    };
+    log::logger().flush();
+    Ok(code)
 }
 
 /// The files of a certificate and of its key, read.
 fn load(files: Option<&(String, String)>) -> Result<Option<Tls>, Error> {
     files.map(|(certificate, key)| Tls::load(certificate, key)).transpose()
 }
+/// The token of the wakes in which the service manager is told that the loop goes round.
+const HEARTBEAT: u64 = 0;
 
 /// The token of the signals' pipe.
 const SIGNALS: u16 = 0;
@@ -192,12 +213,16 @@ struct Daemon {
     is_draining: bool,
     /// The files of the certificate and of its key.
     certificate: Option<(String, String)>,
+    /// The limit of that name.
+    drain: Duration,
+    heartbeat: Option<Duration>,
 }
 
 impl Daemon {
     /// Reads again what may change while it serves. What cannot be used any more leaves in force
     /// what was read before.
     fn reload(&self, ctx: &mut Context<'_>) {
+        systemd::reloading();
         match load(self.certificate.as_ref()) {
             Ok(Some(tls)) => {
                 let until = tls.not_after().unwrap_or(0);
@@ -212,6 +237,7 @@ impl Daemon {
                 log::error!("event=reload_failed what=certificate error={:?}", error.to_string());
             }
         }
+        systemd::ready("serving, after a reload");
     }
 }
 
@@ -236,12 +262,23 @@ impl Handler for Daemon {
                 SIGTERM | SIGINT if self.is_draining => ctx.stop(),
                 SIGTERM | SIGINT | SIGUSR2 if !self.is_draining => {
                     self.is_draining = true;
+                    systemd::stopping(self.drain);
                     ctx.drain(if signal == SIGUSR2 { CloseCode::Restart } else { CloseCode::Away });
                 }
                 SIGUSR1 => log::info!("event=counters {}", ctx.counters()),
                 SIGHUP => self.reload(ctx),
                 _ => {}
             }
+        }
+    }
+
+    fn on_wake(&mut self, token: u64, ctx: &mut Context<'_>) {
+        debug_assert_eq!(token, HEARTBEAT, "nothing else is asked for");
+        // Lines that were suppressed are told of even if no other follows.
+        log::logger().flush();
+        systemd::alive();
+        if let Some(pause) = self.heartbeat {
+            ctx.wake_after(pause, HEARTBEAT);
         }
     }
 }

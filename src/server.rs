@@ -37,7 +37,7 @@ use crate::listeners::Listeners;
 use crate::metrics::Reason;
 use crate::outbox::{Flush, Sink};
 use crate::remote::{Commands, Remote};
-use crate::stream::Listener;
+use crate::stream::{Inherited, Listener};
 use crate::tick::Tick;
 use crate::tls_session::Received;
 
@@ -95,12 +95,28 @@ impl<H: Handler> Server<H> {
     /// # Errors
     /// [`Error::Bind`], [`Error::Config`], [`Error::Root`], [`Error::Poll`].
     pub fn bind(config: Config, handler: H) -> Result<Self, Error> {
-        config.check()?;
+        Self::bind_with(config, Vec::new(), handler)
+    }
+
+    /// Listens also on sockets that listen already; `Config::listen` may then be empty.
+    ///
+    /// # Errors
+    /// Those of [`bind`](Self::bind).
+    pub fn bind_with(config: Config, inherited: Vec<Inherited>, handler: H) -> Result<Self, Error> {
+        match inherited.is_empty() {
+            true => config.check()?,
+            false => config.check_but_addresses()?,
+        }
         let files = Files::open(config.root.as_deref())?;
         let poll = Poll::new().map_err(Error::Poll)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Poll)?;
-        let listeners =
-            Listeners::bind(&config.listen, config.tls.is_some(), poll.registry(), LISTENERS_FROM)?;
+        let listeners = Listeners::bind(
+            &config.listen,
+            config.tls.is_some(),
+            inherited,
+            poll.registry(),
+            LISTENERS_FROM,
+        )?;
         let on_loopback: Vec<bool> = listeners.iter().map(Listener::is_loopback).collect();
         let started = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

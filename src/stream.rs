@@ -183,13 +183,49 @@ impl Source for Stream {
     }
 }
 
+/// A socket that listens already, opened by somebody else: a service manager, the process before,
+/// a test. Whoever made the file of a unix socket removes it.
+///
+/// ```
+/// use std::net::TcpListener;
+/// # use pousse::{Config, ConnId, Context, Handler, Message, Server};
+/// # struct Quiet;
+/// # impl Handler for Quiet {
+/// #     fn on_message(&mut self, _: ConnId, _: Message<'_>, _: &mut Context<'_>) {}
+/// # }
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let mut config = Config::default();
+/// config.listen.clear(); // or both
+/// let server = Server::bind_with(config, vec![listener.into()], Quiet)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub enum Inherited {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl From<std::net::TcpListener> for Inherited {
+    fn from(listener: std::net::TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<std::os::unix::net::UnixListener> for Inherited {
+    fn from(listener: std::os::unix::net::UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
 /// Where clients come from.
 #[derive(Debug)]
 pub(crate) enum Listener {
     /// TCP, and whether its clients speak TLS.
     Tcp(TcpListener, bool),
-    /// A unix socket, whose file is removed with it.
-    Unix(UnixListener, SocketFile),
+    /// A unix socket, whose file is removed with it if it was made here.
+    Unix(UnixListener, Option<SocketFile>),
 }
 
 /// The file of a unix socket, told from another of the same name by what it was when it was made.
@@ -211,10 +247,27 @@ impl Listener {
                 bind_tcp(host, *port).map(|listener| Listener::Tcp(listener, has_tls))
             }
             Address::Unix(path) => {
-                bind_unix(path).map(|(listener, file)| Listener::Unix(listener, file))
+                bind_unix(path).map(|(listener, file)| Listener::Unix(listener, Some(file)))
             }
         };
         bound.map_err(|source| Error::Bind { address: address.to_string(), source })
+    }
+
+    /// Takes over what somebody else has opened.
+    ///
+    /// # Errors
+    /// [`Error::Bind`]: the system cannot make it nonblocking.
+    pub(crate) fn adopt(inherited: Inherited, has_tls: bool) -> Result<Self, Error> {
+        let adopted = match inherited {
+            Inherited::Tcp(listener) => listener
+                .set_nonblocking(true)
+                .map(|()| Listener::Tcp(TcpListener::from_std(listener), has_tls)),
+            Inherited::Unix(listener) => listener
+                .set_nonblocking(true)
+                .map(|()| Listener::Unix(UnixListener::from_std(listener), None)),
+        };
+        let address = "a socket that was opened by somebody else".to_owned();
+        adopted.map_err(|source| Error::Bind { address, source })
     }
 
     /// The next client, if one has come. `tls`: what it is met with, if it is to speak TLS.
@@ -258,7 +311,14 @@ impl Listener {
                 Ok(address) => format!("http://{address}"),
                 Err(error) => error.to_string(),
             },
-            Listener::Unix(_, file) => format!("unix:{}", file.path.display()),
+            Listener::Unix(_, Some(file)) => format!("unix:{}", file.path.display()),
+            Listener::Unix(listener, None) => match listener.local_addr() {
+                Ok(address) => match address.as_pathname() {
+                    Some(path) => format!("unix:{}", path.display()),
+                    None => "unix:(a socket without a file)".to_owned(),
+                },
+                Err(error) => error.to_string(),
+            },
         }
     }
 
@@ -282,7 +342,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix(_, SocketFile { path, device, inode }) = self
+        if let Listener::Unix(_, Some(SocketFile { path, device, inode })) = self
             && fs::symlink_metadata(&*path)
                 .is_ok_and(|it| (it.dev(), it.ino()) == (*device, *inode))
         {

@@ -82,13 +82,13 @@ impl Server {
 
     /// The same; if the program ends instead of listening: how, and what it said.
     pub(crate) fn try_start(flags: &[&str]) -> Result<Server, (ExitStatus, String)> {
-        Server::try_start_by(Command::new(env!("CARGO_BIN_EXE_pousse")), flags)
+        Server::try_start_by(program(env!("CARGO_BIN_EXE_pousse")), flags)
     }
 
     /// The same with so many descriptors and no more.
     #[allow(dead_code, reason = "for hostile.rs")]
     pub(crate) fn start_with_descriptors(descriptors: usize, flags: &[&str]) -> Server {
-        let mut command = Command::new("/bin/sh");
+        let mut command = program("/bin/sh");
         let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
         command.args(["-c", &script, env!("CARGO_BIN_EXE_pousse")]);
         Server::try_start_by(command, flags).unwrap_or_else(|(status, stderr)| {
@@ -97,14 +97,19 @@ impl Server {
     }
 
     fn try_start_by(mut command: Command, flags: &[&str]) -> Result<Server, (ExitStatus, String)> {
-        // Nothing of the tester's own settings, but coverage counters must find their file.
-        command.env_clear();
-        command.envs(std::env::vars_os().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
         let listeners = flags.iter().filter(|flag| flag.starts_with("--listen")).count();
         if listeners == 0 {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(flags);
+        Server::spawn(&mut command, listeners.max(1))
+    }
+
+    /// The same of a command that becomes the program, with so many start lines.
+    pub(crate) fn spawn(
+        command: &mut Command,
+        listeners: usize,
+    ) -> Result<Server, (ExitStatus, String)> {
         let mut child = command.spawn().expect("the program that cargo built can be started");
         let stderr = child.stderr.take().expect("it was asked for");
         let said = Arc::new(Said::default());
@@ -115,11 +120,11 @@ impl Server {
         let mut server = Server { child, said, collector, doors: Vec::new() };
         let doors = server.said.wait(START_MAX, |lines, ended| {
             let doors: Vec<Door> = lines.iter().filter_map(|line| door(line)).collect();
-            (ended || doors.len() >= listeners.max(1)).then_some(doors)
+            (ended || doors.len() >= listeners).then_some(doors)
         });
         match doors {
             None => panic!("no start line within {START_MAX:?}:\n{}", server.stderr()),
-            Some(doors) if doors.len() >= listeners.max(1) => server.doors = doors,
+            Some(doors) if doors.len() >= listeners => server.doors = doors,
             Some(_) => {
                 let status = server.child.wait().expect("it is our child");
                 return Err((status, server.stderr()));
@@ -196,6 +201,16 @@ impl Drop for Server {
             let _ = collector.join();
         }
     }
+}
+
+/// A program that is to be started with nothing of the tester's own settings; but coverage counters
+/// must find their file.
+pub(crate) fn program(path: &str) -> Command {
+    let mut command = Command::new(path);
+    command.env_clear();
+    command.envs(std::env::vars_os().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
 }
 
 /// Reads the program's standard error to its end, so that its pipe is never full.
