@@ -9,6 +9,7 @@
 //! What the settings mean, and whether they hold together, is `Config`'s business.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use lexopt::Arg;
 use log::LevelFilter;
@@ -31,7 +32,24 @@ pub(crate) enum Task {
 /// All that can be set from outside.
 pub(crate) struct Settings {
     pub(crate) config: Config,
+    /// `--publish token`, which to the library is anyone whom the program does not refuse.
+    pub(crate) publish_token: bool,
+    /// `--subscribe token`.
+    pub(crate) subscribe_token: bool,
+    pub(crate) token_file: Option<PathBuf>,
     pub(crate) log: LevelFilter,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            publish_token: false,
+            subscribe_token: false,
+            token_file: None,
+            log: LevelFilter::Info,
+        }
+    }
 }
 
 /// Reads all three places. `limits` are those in force where nothing else is said.
@@ -43,7 +61,7 @@ pub(crate) fn read(
     env: impl Fn(&str) -> Option<OsString>,
     limits: &Limits,
 ) -> Result<Task, Refusal> {
-    let mut settings = Settings { config: Config::default(), log: LevelFilter::Info };
+    let mut settings = Settings::default();
     settings.config.limits = limits.clone();
     let table = table();
     let (line, question) = command_line(&table, args)?;
@@ -57,9 +75,9 @@ pub(crate) fn read(
     }
     settings.apply(&environment).map_err(Refusal::config)?;
     // What does not hold together is the flags' fault if it did without them.
-    let refuse = if settings.config.check().is_ok() { Refusal::usage } else { Refusal::config };
+    let refuse = if settings.check().is_ok() { Refusal::usage } else { Refusal::config };
     settings.apply(&line).map_err(Refusal::usage)?;
-    settings.config.check().map_err(|error| refuse(error.to_string()))?;
+    settings.check().map_err(refuse)?;
     match line.iter().any(|given| given.setting.name == "check") {
         true => Ok(Task::Check(settings)),
         false => Ok(Task::Run(settings)),
@@ -67,6 +85,16 @@ pub(crate) fn read(
 }
 
 impl Settings {
+    /// Looks for settings that cannot hold together.
+    fn check(&self) -> Result<(), String> {
+        let needs_file = |flag| format!("{flag} token needs the tokens: give --token-file FILE");
+        match self.token_file {
+            None if self.publish_token => Err(needs_file("--publish")),
+            None if self.subscribe_token => Err(needs_file("--subscribe")),
+            _ => self.config.check().map_err(|error| error.to_string()),
+        }
+    }
+
     fn apply(&mut self, given: &[Given<'_>]) -> Result<(), String> {
         let mut replaced = Vec::new();
         for Given { setting, label, value } in given {
@@ -141,8 +169,14 @@ pub(crate) fn table() -> Vec<Setting> {
         row(SERVE, "root", "DIR",
             "Serve the files of this folder. Default: the built-in page.", Set::Own(root)),
         row(SERVE, "publish", "WHO",
-            "Who may publish: anyone or nobody. Default: anyone if every address is a loopback one \
-             and no --host is given, else nobody.", Set::Own(publish)),
+            "Who may publish: anyone, token (whoever has a token) or nobody. Default: anyone if \
+             every address is a loopback one and no --host is given, else nobody.",
+            Set::Own(publish)),
+        row(SERVE, "subscribe", "WHO",
+            "Who may read: anyone or token. Default: anyone.", Set::Own(subscribe)),
+        row(SERVE, "token-file", "FILE",
+            "Who has a token: one NAME TOKEN a line, # comments. Read again on HUP.",
+            Set::Own(token_file)),
         list(row(SERVE, "origin", "URL",
             "Let pages of this origin connect, beside the server's own: https://example.org; \
              null for pages opened from files.", Set::Own(origin)), |s| s.config.origins.clear()),
@@ -168,8 +202,8 @@ pub(crate) fn table() -> Vec<Setting> {
 
 /// Settings that belong to the surface but not to this build. To say so is kinder than "unknown".
 #[rustfmt::skip]
-const NOT_YET: [&str; 11] = [
-    "control", "tls-cert", "tls-key", "subscribe", "token-file", "deny", "trust-proxy",
+const NOT_YET: [&str; 9] = [
+    "control", "tls-cert", "tls-key", "deny", "trust-proxy",
     "max-per-ip", "deflate", "redis", "reuse-port",
 ];
 
@@ -184,11 +218,23 @@ fn root(settings: &mut Settings, text: &str) -> Result<(), String> {
 }
 
 fn publish(settings: &mut Settings, text: &str) -> Result<(), String> {
-    let form = match text {
-        "token" => "is anyone or nobody in this build, which does not have tokens yet",
-        _ => "is anyone or nobody",
-    };
-    settings.config.publish = Some(text.parse().map_err(|_| not(form, text))?);
+    settings.publish_token = text == "token";
+    let who = if settings.publish_token { "anyone" } else { text };
+    let who = who.parse().map_err(|_| not("is anyone, token or nobody", text))?;
+    settings.config.publish = Some(who);
+    Ok(())
+}
+
+fn subscribe(settings: &mut Settings, text: &str) -> Result<(), String> {
+    settings.subscribe_token = text == "token";
+    match text {
+        "anyone" | "token" => Ok(()),
+        _ => Err(not("is anyone or token", text)),
+    }
+}
+
+fn token_file(settings: &mut Settings, text: &str) -> Result<(), String> {
+    settings.token_file = Some(text.into());
     Ok(())
 }
 

@@ -6,8 +6,11 @@
 
 #![forbid(unsafe_code)]
 
+mod bearer;
 mod flags;
 mod logger;
+mod reload;
+mod tokens;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -16,14 +19,18 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use pousse::{
-    CloseCode, ConnId, Context, Error, Handler, LIMITS, Limits, Message, Publish, Server,
+    Access, CloseCode, ConnId, Context, Decision, Denial, Error, Grant, Handler, LIMITS, Limits,
+    Message, Publish, Request, Server,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::low_level::signal_name;
 use signal_hook_mio::v1_0::Signals;
 
+use crate::bearer::Gate;
 use crate::flags::{Set, Setting, Settings, Task};
+use crate::reload::Sources;
+use crate::tokens::{Names, Tokens, warn_if_public};
 
 // Exit codes, those of `sysexits.h`.
 /// The command line is wrong.
@@ -87,10 +94,15 @@ fn start() -> Result<ExitCode, Refusal> {
         match flags::read(std::env::args_os().skip(1), |name| std::env::var_os(name), &limits)? {
             Task::Run(settings) => {
                 fits(&settings, descriptors, room)?;
-                return serve(settings);
+                return serve(settings, limits);
             }
             Task::Check(settings) => {
                 fits(&settings, descriptors, room)?;
+                settings
+                    .token_file
+                    .as_deref()
+                    .map_or(Ok(()), |path| Tokens::load(path).map(drop))
+                    .map_err(Refusal::config)?;
                 summary(&settings)?
             }
             Task::Version => format!("pousse {VERSION}\n"),
@@ -135,12 +147,27 @@ fn fits(settings: &Settings, descriptors: usize, room: usize) -> Result<(), Refu
     )))
 }
 
-fn serve(settings: Settings) -> Result<ExitCode, Refusal> {
+/// `defaults` are the limits where no setting says otherwise.
+fn serve(settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP])
         .map_err(|error| Refusal::internal("signals cannot be received", &error))?;
     // Shared because two need it: this function to hand it to the loop, the handler to read it.
     let signals = Rc::new(RefCell::new(signals));
-    let daemon = Daemon { signals: Rc::clone(&signals), is_draining: false };
+    let tokens = settings.token_file.as_deref().map(Tokens::load).transpose();
+    let names = tokens.map_err(Refusal::config)?.map(Names::new);
+    let is_public = names.as_ref().is_some_and(Names::is_public);
+    let (by_token, reads_by_token) = (settings.publish_token, settings.subscribe_token);
+    let daemon = Daemon {
+        signals: Rc::clone(&signals),
+        is_draining: false,
+        gate: Gate { publish: by_token, subscribe: reads_by_token, names },
+        sources: Sources {
+            token_file: settings.token_file.clone(),
+            defaults,
+            summary: summary(&settings)?,
+            summarize: summary,
+        },
+    };
     let limits = settings.config.limits.clone();
     let mut server = Server::bind(settings.config, daemon)?;
     server
@@ -155,10 +182,16 @@ fn serve(settings: Settings) -> Result<ExitCode, Refusal> {
     // From here on nothing but the logger writes to standard error.
     logger::install(settings.log);
     let (rule, hint) = match server.publishing() {
+        Publish::Anyone if by_token => ("token", "who has a token can publish; see --token-file"),
         Publish::Anyone => ("anyone", "who can connect can publish; --publish nobody forbids it"),
         Publish::Nobody => ("nobody", "to let everyone publish who can connect: --publish anyone"),
     };
     log::info!("event=publish rule={rule} hint={hint:?}");
+    if settings.token_file.is_some() {
+        let rule = if reads_by_token { "token" } else { "anyone" };
+        log::info!("event=subscribe rule={rule}");
+        warn_if_public(is_public);
+    }
     let mib = limits.memory_bytes_max() >> 20;
     log::info!(
         "event=limits max-clients={} memory-at-worst={mib}MiB hint=\"{}\"",
@@ -181,15 +214,47 @@ const SIGNALS: u16 = 0;
 struct Daemon {
     signals: Rc<RefCell<Signals>>,
     is_draining: bool,
+    gate: Gate,
+    sources: Sources,
 }
 
 impl Handler for Daemon {
+    fn authorize(
+        &mut self,
+        request: &Request,
+        access: Access<'_>,
+        _: &mut Context<'_>,
+    ) -> Decision {
+        self.gate.decide(request, access)
+    }
+
+    fn authorize_again(
+        &mut self,
+        conn: ConnId,
+        grant: Option<Grant>,
+        access: Access<'_>,
+        _: &mut Context<'_>,
+    ) -> Decision {
+        match self.gate.decide_again(conn, grant, access) {
+            Ok(()) => Decision::Allow,
+            Err(why) => Decision::Refuse(Denial::forbidden(why)),
+        }
+    }
+
+    fn name_of(&self, grant: Grant) -> Option<&str> {
+        self.gate.name(grant)
+    }
+
     fn on_message(&mut self, conn: ConnId, message: Message<'_>, ctx: &mut Context<'_>) {
         if !ctx.may_publish() {
             ctx.close(conn, CloseCode::Policy, "publishing is not allowed here; see --publish");
             return;
         }
         let Some(topic) = ctx.topic(conn) else { return };
+        let access = Access::Publish(&topic);
+        if let Err(why) = self.gate.decide_again(conn, ctx.grant(conn), access) {
+            return ctx.close(conn, CloseCode::Policy, why);
+        }
         // Length and topic were looked at before, so what is left passes: no room right now.
         if let Err(error) = ctx.publish(&topic, message) {
             ctx.close(conn, CloseCode::Again, &error.to_string());
@@ -198,7 +263,8 @@ impl Handler for Daemon {
 
     fn on_ready(&mut self, token: usize, ctx: &mut Context<'_>) {
         debug_assert_eq!(token, usize::from(SIGNALS), "nothing else is watched");
-        for signal in self.signals.borrow_mut().pending() {
+        let signals: Vec<i32> = self.signals.borrow_mut().pending().collect();
+        for signal in signals {
             log::info!("event=signal name={}", signal_name(signal).unwrap_or("?"));
             match signal {
                 SIGTERM | SIGINT if self.is_draining => ctx.stop(),
@@ -206,20 +272,26 @@ impl Handler for Daemon {
                     self.is_draining = true;
                     ctx.drain(if signal == SIGUSR2 { CloseCode::Restart } else { CloseCode::Away });
                 }
-                SIGUSR1 => log::info!("event=counters {}", ctx.counters()),
-                SIGHUP => log::info!(
-                    "event=reload hint=\"this build has nothing to read again: settings change \
-                     with a restart\""
-                ),
+                SIGUSR1 => self.say_counters(ctx),
+                SIGHUP => self.sources.reload(&mut self.gate, ctx),
                 _ => {}
             }
         }
     }
 }
 
+impl Daemon {
+    fn say_counters(&self, ctx: &Context<'_>) {
+        log::info!("event=counters {}", ctx.counters());
+        for (name, subscribes, publishes) in self.gate.names.iter().flat_map(Names::uses) {
+            log::info!("event=token name={name} subscribes={subscribes} publishes={publishes}");
+        }
+    }
+}
+
 /// What `--check` prints.
 fn summary(settings: &Settings) -> Result<String, Refusal> {
-    let Settings { config, log } = settings;
+    let Settings { config, log, .. } = settings;
     if let Some(path) = &config.root {
         std::fs::read_dir(path).map_err(|source| Error::Root { path: path.clone(), source })?;
     }
@@ -235,11 +307,16 @@ fn summary(settings: &Settings) -> Result<String, Refusal> {
         None => say("root", &"(the built-in page)"),
     }
     match config.publish {
+        Some(_) if settings.publish_token => say("publish", &"token"),
         Some(publish) => say("publish", &publish),
         None => say(
             "publish",
             &"(anyone if every address is a loopback one and no host is given, else nobody)",
         ),
+    }
+    if let Some(path) = &settings.token_file {
+        say("subscribe", &if settings.subscribe_token { "token" } else { "anyone" });
+        say("token-file", &path.display());
     }
     config.origins.iter().for_each(|origin| say("origin", origin));
     config.hosts.iter().for_each(|host| say("host", host));
@@ -320,6 +397,7 @@ Examples:
   pousse --root site --origin null          your own page, or one opened from a file
   pousse --listen :8080 --publish anyone    a chat for the whole network
   pousse --host chat.example.org --publish anyone      behind a proxy that sends this Host
+  pousse --listen :8080 --publish token --token-file tokens     who has a token may publish
   curl -d Bonjour http://127.0.0.1:8080/api/messages   publish
   curl 'http://127.0.0.1:8080/api/messages?after=now&wait=30'      wait for what comes
   curl -N -H 'Accept: text/event-stream' http://127.0.0.1:8080/api/messages     and go on
@@ -327,9 +405,9 @@ Examples:
 Signals:
   TERM, INT   close every client with 1001 and end when they have gone; again: end at once
   USR2        the same with 1012, which tells clients that a restart follows
-  USR1        log the counters (at level info)
-  HUP         nothing: this build has no setting that can change while it runs
+  USR1        log the counters (at level info), and how often each name of the token file came
+  HUP         read the token file and the origins again; whoever is connected stays
 
 Exit codes: 0 ended as asked, 64 wrong flag, 69 cannot listen, 70 internal failure,
-78 wrong configuration (file, environment, folder, more clients than descriptors)
+78 wrong configuration (file, environment, folder, token file, more clients than descriptors)
 ";

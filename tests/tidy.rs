@@ -33,7 +33,7 @@ const FLOORS: &[&[&str]] = &[
 const NEIGHBOURS: &[(&str, &str, &str)] = &[];
 
 /// The program's own files: the library knows none of them.
-const PROGRAM: &[&str] = &["main", "flags", "logger"];
+const PROGRAM: &[&str] = &["main", "bearer", "flags", "logger", "reload", "tokens"];
 
 /// Where sockets and the clock are. Everyone else is told.
 const KNOW_MIO: &[&str] = &["clients", "door", "listeners", "remote", "server", "stream"];
