@@ -9,6 +9,7 @@
 //! What the settings mean, and whether they hold together, is `Config`'s business.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use lexopt::Arg;
 use log::LevelFilter;
@@ -34,9 +35,29 @@ pub(crate) struct Settings {
     /// Files of a certificate and of its key: both or neither.
     pub(crate) tls_cert: Option<String>,
     pub(crate) tls_key: Option<String>,
+    /// `--publish token`, which to the library is anyone whom the program does not refuse.
+    pub(crate) publish_token: bool,
+    /// `--subscribe token`.
+    pub(crate) subscribe_token: bool,
+    pub(crate) token_file: Option<PathBuf>,
     pub(crate) log: LevelFilter,
     /// An address was given, so it is not the default that stands in `listen`.
     pub(crate) has_address: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            publish_token: false,
+            subscribe_token: false,
+            token_file: None,
+            tls_cert: None,
+            tls_key: None,
+            log: LevelFilter::Info,
+            has_address: false,
+        }
+    }
 }
 
 /// Reads all three places. `limits` are those in force where nothing else is said.
@@ -48,13 +69,7 @@ pub(crate) fn read(
     env: impl Fn(&str) -> Option<OsString>,
     limits: &Limits,
 ) -> Result<Task, Refusal> {
-    let mut settings = Settings {
-        config: Config::default(),
-        tls_cert: None,
-        tls_key: None,
-        log: LevelFilter::Info,
-        has_address: false,
-    };
+    let mut settings = Settings::default();
     settings.config.limits = limits.clone();
     let table = table();
     let (line, question) = command_line(&table, args)?;
@@ -83,9 +98,17 @@ impl Settings {
         let missing = match (&self.tls_cert, &self.tls_key) {
             (Some(_), None) => "tls-cert is given and tls-key is not",
             (None, Some(_)) => "tls-key is given and tls-cert is not",
-            _ => return self.config.check().map_err(|error| error.to_string()),
+            _ => "",
         };
-        Err(format!("{missing}: TLS needs both, a certificate and its key"))
+        if !missing.is_empty() {
+            return Err(format!("{missing}: TLS needs both, a certificate and its key"));
+        }
+        let needs_file = |flag| format!("{flag} token needs the tokens: give --token-file FILE");
+        match self.token_file {
+            None if self.publish_token => Err(needs_file("--publish")),
+            None if self.subscribe_token => Err(needs_file("--subscribe")),
+            _ => self.config.check().map_err(|error| error.to_string()),
+        }
     }
 
     fn apply(&mut self, given: &[Given<'_>]) -> Result<(), String> {
@@ -168,8 +191,15 @@ pub(crate) fn table() -> Vec<Setting> {
              lead to a root behind it. Needs --tls-key.", Set::Own(tls_cert)),
         row(SERVE, "tls-key", "FILE", "The key of that certificate: PEM.", Set::Own(tls_key)),
         row(SERVE, "publish", "WHO",
-            "Who may publish: anyone or nobody. Default: anyone if every address is a loopback one \
-             and neither --host nor --trust-proxy is given, else nobody.", Set::Own(publish)),
+            "Who may publish: anyone, token (whoever has a token) or nobody. Default: anyone if \
+             every address is a loopback one and neither --host nor --trust-proxy is given, else \
+             nobody.",
+            Set::Own(publish)),
+        row(SERVE, "subscribe", "WHO",
+            "Who may read: anyone or token. Default: anyone.", Set::Own(subscribe)),
+        row(SERVE, "token-file", "FILE",
+            "Who has a token: one NAME TOKEN a line, # comments. Read again on HUP.",
+            Set::Own(token_file)),
         list(row(SERVE, "origin", "URL",
             "Let pages of this origin connect, beside the server's own: https://example.org; \
              null for pages opened from files.", Set::Own(origin)), |s| s.config.origins.clear()),
@@ -203,8 +233,8 @@ pub(crate) fn table() -> Vec<Setting> {
 
 /// Settings that belong to the surface but not to this build. To say so is kinder than "unknown".
 #[rustfmt::skip]
-const NOT_YET: [&str; 6] = [
-    "control", "subscribe", "token-file", "deflate", "redis", "reuse-port",
+const NOT_YET: [&str; 4] = [
+    "control", "deflate", "redis", "reuse-port",
 ];
 
 fn listen(settings: &mut Settings, text: &str) -> Result<(), String> {
@@ -230,11 +260,23 @@ fn tls_key(settings: &mut Settings, text: &str) -> Result<(), String> {
 }
 
 fn publish(settings: &mut Settings, text: &str) -> Result<(), String> {
-    let form = match text {
-        "token" => "is anyone or nobody in this build, which does not have tokens yet",
-        _ => "is anyone or nobody",
-    };
-    settings.config.publish = Some(text.parse().map_err(|_| not(form, text))?);
+    settings.publish_token = text == "token";
+    let who = if settings.publish_token { "anyone" } else { text };
+    let who = who.parse().map_err(|_| not("is anyone, token or nobody", text))?;
+    settings.config.publish = Some(who);
+    Ok(())
+}
+
+fn subscribe(settings: &mut Settings, text: &str) -> Result<(), String> {
+    settings.subscribe_token = text == "token";
+    match text {
+        "anyone" | "token" => Ok(()),
+        _ => Err(not("is anyone or token", text)),
+    }
+}
+
+fn token_file(settings: &mut Settings, text: &str) -> Result<(), String> {
+    settings.token_file = Some(text.into());
     Ok(())
 }
 

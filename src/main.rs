@@ -7,9 +7,12 @@
 
 #![forbid(unsafe_code)]
 
+mod bearer;
 mod flags;
 mod logger;
+mod reload;
 mod systemd;
+mod tokens;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -19,14 +22,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pousse::{
-    CloseCode, ConnId, Context, Error, Handler, LIMITS, Limits, Message, Publish, Server, Tls,
+    Access, CloseCode, ConnId, Context, Decision, Denial, Error, Grant, Handler, LIMITS, Limits,
+    Message, Publish, Request, Server, Tls,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::low_level::signal_name;
 use signal_hook_mio::v1_0::Signals;
 
+use crate::bearer::Gate;
 use crate::flags::{Set, Setting, Settings, Task};
+use crate::reload::{Sources, load};
+use crate::tokens::{Names, Tokens, warn_if_public};
 
 // Exit codes, those of `sysexits.h`.
 /// The command line is wrong.
@@ -90,10 +97,15 @@ fn start() -> Result<ExitCode, Refusal> {
         match flags::read(std::env::args_os().skip(1), |name| std::env::var_os(name), &limits)? {
             Task::Run(settings) => {
                 fits(&settings, descriptors, room)?;
-                return serve(settings);
+                return serve(settings, limits);
             }
             Task::Check(settings) => {
                 fits(&settings, descriptors, room)?;
+                settings
+                    .token_file
+                    .as_deref()
+                    .map_or(Ok(()), |path| Tokens::load(path).map(drop))
+                    .map_err(Refusal::config)?;
                 summary(&settings)?
             }
             Task::Version => format!("pousse {VERSION}\n"),
@@ -138,7 +150,8 @@ fn fits(settings: &Settings, descriptors: usize, room: usize) -> Result<(), Refu
     )))
 }
 
-fn serve(mut settings: Settings) -> Result<ExitCode, Refusal> {
+/// `defaults` are the limits where no setting says otherwise.
+fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP])
         .map_err(|error| Refusal::internal("signals cannot be received", &error))?;
     // Shared because two need it: this function to hand it to the loop, the handler to read it.
@@ -146,14 +159,25 @@ fn serve(mut settings: Settings) -> Result<ExitCode, Refusal> {
     let certificate = settings.tls_cert.clone().zip(settings.tls_key.clone());
     settings.config.tls = load(certificate.as_ref())?;
     let tls_bytes = settings.config.tls.as_ref().map_or(0, |_| Tls::CLIENT_BYTES_MAX);
-    let limits = settings.config.limits.clone();
+    let tokens = settings.token_file.as_deref().map(Tokens::load).transpose();
+    let names = tokens.map_err(Refusal::config)?.map(Names::new);
+    let is_public = names.as_ref().is_some_and(Names::is_public);
+    let (by_token, reads_by_token) = (settings.publish_token, settings.subscribe_token);
     let daemon = Daemon {
         signals: Rc::clone(&signals),
         is_draining: false,
-        drain: limits.drain,
+        gate: Gate { publish: by_token, subscribe: reads_by_token, names },
+        sources: Sources {
+            token_file: settings.token_file.clone(),
+            certificate,
+            defaults,
+            summary: summary(&settings)?,
+            summarize: summary,
+        },
+        drain: settings.config.limits.drain,
         heartbeat: systemd::heartbeat(),
-        certificate,
     };
+    let limits = settings.config.limits.clone();
     let inherited = systemd::sockets()?;
     if !inherited.is_empty() && !settings.has_address {
         settings.config.listen.clear();
@@ -171,12 +195,18 @@ fn serve(mut settings: Settings) -> Result<ExitCode, Refusal> {
     // From here on nothing but the logger writes to standard error.
     logger::install(settings.log);
     let (rule, hint) = match server.publishing() {
+        Publish::Anyone if by_token => ("token", "who has a token can publish; see --token-file"),
         Publish::Anyone => ("anyone", "who can connect can publish; --publish nobody forbids it"),
         Publish::Nobody => ("nobody", "to let everyone publish who can connect: --publish anyone"),
     };
     log::info!("event=publish rule={rule} hint={hint:?}");
     let tls_bytes = limits.max_clients.saturating_mul(tls_bytes);
     let mib = limits.memory_bytes_max().saturating_add(tls_bytes) >> 20;
+    if settings.token_file.is_some() {
+        let rule = if reads_by_token { "token" } else { "anyone" };
+        log::info!("event=subscribe rule={rule}");
+        warn_if_public(is_public);
+    }
     log::info!(
         "event=limits max-clients={} memory-at-worst={mib}MiB hint=\"{}\"",
         limits.max_clients,
@@ -198,10 +228,6 @@ fn serve(mut settings: Settings) -> Result<ExitCode, Refusal> {
     Ok(code)
 }
 
-/// The files of a certificate and of its key, read.
-fn load(files: Option<&(String, String)>) -> Result<Option<Tls>, Error> {
-    files.map(|(certificate, key)| Tls::load(certificate, key)).transpose()
-}
 /// The token of the wakes in which the service manager is told that the loop goes round.
 const HEARTBEAT: u64 = 0;
 
@@ -211,43 +237,50 @@ const SIGNALS: u16 = 0;
 struct Daemon {
     signals: Rc<RefCell<Signals>>,
     is_draining: bool,
-    /// The files of the certificate and of its key.
-    certificate: Option<(String, String)>,
+    gate: Gate,
+    sources: Sources,
     /// The limit of that name.
     drain: Duration,
     heartbeat: Option<Duration>,
 }
 
-impl Daemon {
-    /// Reads again what may change while it serves. What cannot be used any more leaves in force
-    /// what was read before.
-    fn reload(&self, ctx: &mut Context<'_>) {
-        systemd::reloading();
-        match load(self.certificate.as_ref()) {
-            Ok(Some(tls)) => {
-                let until = tls.not_after().unwrap_or(0);
-                ctx.set_tls(tls);
-                log::info!("event=reload what=certificate not-after={until}");
-            }
-            Ok(None) => log::info!(
-                "event=reload hint=\"only --tls-cert and --tls-key are read again; other settings \
-                 change with a restart\""
-            ),
-            Err(error) => {
-                log::error!("event=reload_failed what=certificate error={:?}", error.to_string());
-            }
-        }
-        systemd::ready("serving, after a reload");
-    }
-}
-
 impl Handler for Daemon {
+    fn authorize(
+        &mut self,
+        request: &Request,
+        access: Access<'_>,
+        _: &mut Context<'_>,
+    ) -> Decision {
+        self.gate.decide(request, access)
+    }
+
+    fn authorize_again(
+        &mut self,
+        conn: ConnId,
+        grant: Option<Grant>,
+        access: Access<'_>,
+        _: &mut Context<'_>,
+    ) -> Decision {
+        match self.gate.decide_again(conn, grant, access) {
+            Ok(()) => Decision::Allow,
+            Err(why) => Decision::Refuse(Denial::forbidden(why)),
+        }
+    }
+
+    fn name_of(&self, grant: Grant) -> Option<&str> {
+        self.gate.name(grant)
+    }
+
     fn on_message(&mut self, conn: ConnId, message: Message<'_>, ctx: &mut Context<'_>) {
         if !ctx.may_publish() {
             ctx.close(conn, CloseCode::Policy, "publishing is not allowed here; see --publish");
             return;
         }
         let Some(topic) = ctx.topic(conn) else { return };
+        let access = Access::Publish(&topic);
+        if let Err(why) = self.gate.decide_again(conn, ctx.grant(conn), access) {
+            return ctx.close(conn, CloseCode::Policy, why);
+        }
         // Length and topic were looked at before, so what is left passes: no room right now.
         if let Err(error) = ctx.publish(&topic, message) {
             ctx.close(conn, CloseCode::Again, &error.to_string());
@@ -256,7 +289,8 @@ impl Handler for Daemon {
 
     fn on_ready(&mut self, token: usize, ctx: &mut Context<'_>) {
         debug_assert_eq!(token, usize::from(SIGNALS), "nothing else is watched");
-        for signal in self.signals.borrow_mut().pending() {
+        let signals: Vec<i32> = self.signals.borrow_mut().pending().collect();
+        for signal in signals {
             log::info!("event=signal name={}", signal_name(signal).unwrap_or("?"));
             match signal {
                 SIGTERM | SIGINT if self.is_draining => ctx.stop(),
@@ -265,8 +299,8 @@ impl Handler for Daemon {
                     systemd::stopping(self.drain);
                     ctx.drain(if signal == SIGUSR2 { CloseCode::Restart } else { CloseCode::Away });
                 }
-                SIGUSR1 => log::info!("event=counters {}", ctx.counters()),
-                SIGHUP => self.reload(ctx),
+                SIGUSR1 => self.say_counters(ctx),
+                SIGHUP => self.sources.reload(&mut self.gate, ctx),
                 _ => {}
             }
         }
@@ -283,9 +317,18 @@ impl Handler for Daemon {
     }
 }
 
+impl Daemon {
+    fn say_counters(&self, ctx: &Context<'_>) {
+        log::info!("event=counters {}", ctx.counters());
+        for (name, subscribes, publishes) in self.gate.names.iter().flat_map(Names::uses) {
+            log::info!("event=token name={name} subscribes={subscribes} publishes={publishes}");
+        }
+    }
+}
+
 /// What `--check` prints.
 fn summary(settings: &Settings) -> Result<String, Refusal> {
-    let Settings { config, tls_cert, tls_key, log } = settings;
+    let Settings { config, tls_cert, tls_key, log, .. } = settings;
     if let Some(path) = &config.root {
         std::fs::read_dir(path).map_err(|source| Error::Root { path: path.clone(), source })?;
     }
@@ -307,12 +350,17 @@ fn summary(settings: &Settings) -> Result<String, Refusal> {
         say("tls-key", key);
     }
     match config.publish {
+        Some(_) if settings.publish_token => say("publish", &"token"),
         Some(publish) => say("publish", &publish),
         None => say(
             "publish",
             &"(anyone if every address is a loopback one and neither host nor trust-proxy is \
                given, else nobody)",
         ),
+    }
+    if let Some(path) = &settings.token_file {
+        say("subscribe", &if settings.subscribe_token { "token" } else { "anyone" });
+        say("token-file", &path.display());
     }
     config.origins.iter().for_each(|origin| say("origin", origin));
     config.hosts.iter().for_each(|host| say("host", host));
@@ -396,6 +444,7 @@ Examples:
   pousse --listen :8080 --publish anyone    a chat for the whole network
   pousse --listen :443 --tls-cert fullchain.pem --tls-key privkey.pem    https and wss
   pousse --host chat.example.org --publish anyone      behind a proxy that sends this Host
+  pousse --listen :8080 --publish token --token-file tokens     who has a token may publish
   curl -d Bonjour http://127.0.0.1:8080/api/messages   publish
   curl 'http://127.0.0.1:8080/api/messages?after=now&wait=30'      wait for what comes
   curl -N -H 'Accept: text/event-stream' http://127.0.0.1:8080/api/messages     and go on
@@ -403,9 +452,10 @@ Examples:
 Signals:
   TERM, INT   close every client with 1001 and end when they have gone; again: end at once
   USR2        the same with 1012, which tells clients that a restart follows
-  USR1        log the counters (at level info)
-  HUP         read the certificate and its key again; whoever is connected stays connected
+  USR1        log the counters (at level info), and how often each name of the token file came
+  HUP         read the certificate, the token file and the origins again; whoever is connected stays
 
 Exit codes: 0 ended as asked, 64 wrong flag, 69 cannot listen, 70 internal failure,
-78 wrong configuration (file, environment, folder, certificate, more clients than descriptors)
+78 wrong configuration (file, environment, folder, certificate, token file, more clients than
+descriptors)
 ";

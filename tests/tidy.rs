@@ -33,7 +33,7 @@ const FLOORS: &[&[&str]] = &[
 const NEIGHBOURS: &[(&str, &str, &str)] = &[("config", "tls", "a certificate is a setting")];
 
 /// The program's own files: the library knows none of them.
-const PROGRAM: &[&str] = &["main", "flags", "logger", "systemd"];
+const PROGRAM: &[&str] = &["main", "bearer", "flags", "logger", "reload", "systemd", "tokens"];
 
 /// Where sockets and the clock are. Everyone else is told.
 const KNOW_MIO: &[&str] = &["clients", "door", "listeners", "remote", "server", "stream"];
