@@ -158,6 +158,8 @@ fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> 
     let signals = Rc::new(RefCell::new(signals));
     let certificate = settings.tls_cert.clone().zip(settings.tls_key.clone());
     settings.config.tls = load(certificate.as_ref())?;
+    let not_after = settings.config.tls.as_ref().and_then(Tls::not_after);
+    let certificate_until = settings.tls_cert.clone().zip(not_after);
     let tls_bytes = settings.config.tls.as_ref().map_or(0, |_| Tls::CLIENT_BYTES_MAX);
     let tokens = settings.token_file.as_deref().map(Tokens::load).transpose();
     let names = tokens.map_err(Refusal::config)?.map(Names::new);
@@ -201,6 +203,9 @@ fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> 
     };
     log::info!("event=publish rule={rule} hint={hint:?}");
     let tls_bytes = limits.max_clients.saturating_mul(tls_bytes);
+    if let Some((file, until)) = certificate_until {
+        log::info!("event=tls certificate={file:?} not-after={until}");
+    }
     let mib = limits.memory_bytes_max().saturating_add(tls_bytes) >> 20;
     if settings.token_file.is_some() {
         let rule = if reads_by_token { "token" } else { "anyone" };
