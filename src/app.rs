@@ -9,8 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clients::Client;
+use crate::control::{self, Action};
 use crate::error::Error;
 use crate::event::{Event, Transport};
+use crate::exposition;
 use crate::handler::{Context, Handler};
 use crate::http::Request;
 use crate::hub::Hub;
@@ -18,7 +20,8 @@ use crate::id::ConnId;
 use crate::message::Message;
 use crate::metrics::Reason;
 use crate::remote::{Command, Commands};
-use crate::routes;
+use crate::response::Response;
+use crate::routes::{self, Answer};
 
 /// See the head of this file.
 pub(crate) struct App<H> {
@@ -58,16 +61,15 @@ impl<H: Handler> App<H> {
     }
 
     fn request(&mut self, id: ConnId, request: Box<Request>) {
+        if self.hub.is_control(id) {
+            return self.control(id, request);
+        }
         let on_loopback = self.hub.is_on_loopback(id);
         if let Err(refusal) = routes::admit(&request, &self.hub.rules, on_loopback) {
             return self.hub.refuse(id, &request, &refusal);
         }
         if !request.is_whole() {
-            let hub = &mut self.hub;
-            if let Some(client) = hub.clients.get_mut(id) {
-                client.connection.read_content(request, &mut hub.turn);
-            }
-            return;
+            return self.hub.read_content(id, request);
         }
         let asked = self.call(Some(id), |handler, ctx| handler.on_request(&request, ctx));
         let answer = match asked {
@@ -77,14 +79,54 @@ impl<H: Handler> App<H> {
             Some(None) => routes::route(&request, &self.hub.rules),
         };
         match answer {
-            Ok(answer) => {
-                if self.hub.perform(id, &request, answer) {
-                    log::info!("event=opened client={id} peer={}", request.peer());
-                    self.call(Some(id), |handler, ctx| handler.on_open(id, &request, ctx));
-                }
-            }
+            Ok(answer) => self.perform(id, &request, answer),
             Err(refusal) => self.hub.refuse(id, &request, &refusal),
         }
+    }
+
+    fn perform(&mut self, id: ConnId, request: &Request, answer: Answer) {
+        if self.hub.perform(id, request, answer) {
+            log::info!("event=opened client={id} peer={}", request.peer());
+            self.call(Some(id), |handler, ctx| handler.on_open(id, request, ctx));
+        }
+    }
+
+    /// A request of the control listener, where `on_request` is not asked.
+    fn control(&mut self, id: ConnId, request: Box<Request>) {
+        if let Some(client) = self.hub.clients.get_mut(id) {
+            // A page that may connect elsewhere is refused here, and is to see no more than that.
+            client.connection.exchange.origin = None;
+        }
+        let action = match control::route(&request, &self.hub.rules) {
+            Ok(action) => action,
+            Err(refusal) => return self.hub.refuse(id, &request, &refusal),
+        };
+        if !request.is_whole() {
+            return self.hub.read_content(id, request);
+        }
+        match action {
+            Action::Answer(answer) => self.perform(id, &request, answer),
+            Action::Metrics => {
+                let text = self.metrics();
+                let response = Response::new(200).with("Content-Type", exposition::CONTENT_TYPE);
+                self.hub.respond(id, &control::fresh(response.with_content(text)));
+            }
+            action => self.hub.operate(id, &request, action),
+        }
+    }
+
+    /// All metrics, those of the handler last.
+    fn metrics(&mut self) -> String {
+        let mut text = self.hub.metrics();
+        let own = text.len();
+        let told = self.call(None, |handler, _| handler.on_metrics(&mut text));
+        if told.is_none() {
+            // Half a line would spoil the rest.
+            text.truncate(own);
+        } else if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text
     }
 
     pub(crate) fn fault(&mut self, id: ConnId, code: CloseCode, reason: &'static str) {
@@ -101,6 +143,7 @@ impl<H: Handler> App<H> {
         work: impl FnOnce(&mut H, &mut Context<'_>) -> T,
     ) -> Option<T> {
         let (handler, hub) = (&mut self.handler, &mut self.hub);
+        hub.called_for = id;
         match catch_unwind(AssertUnwindSafe(|| work(handler, &mut Context { hub }))) {
             Ok(value) => Some(value),
             Err(panic) => {
@@ -174,7 +217,9 @@ impl<H: Handler> App<H> {
     pub(crate) fn farewell(&mut self, client: &Client, otherwise: Reason) {
         let connection = &client.connection;
         let (id, ending) = (connection.id, connection.ending(otherwise));
-        self.hub.turn.counters.count_closed(ending.why);
+        if !client.is_control {
+            self.hub.turn.counters.count_closed(ending.why);
+        }
         let is_stream = connection.transport() == Transport::EventStream;
         let level =
             if client.is_opened || is_stream { log::Level::Info } else { log::Level::Debug };

@@ -5,12 +5,14 @@
 //! take the same time however many readers there are.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use mio::Token;
 use slab::Slab;
 
 use crate::connection::Connection;
 use crate::error::PublishError;
+use crate::event::Transport;
 use crate::http::Peer;
 use crate::id::ConnId;
 use crate::log::Log;
@@ -32,6 +34,12 @@ pub struct Client {
     pub(crate) spent_in: u64,
     /// Which listener it came through.
     pub(crate) listener: u16,
+    /// That was the control listener.
+    pub(crate) is_control: bool,
+    /// When it came.
+    pub(crate) since: Tick,
+    /// As what it stands in `Numbers`.
+    counted: (Transport, usize),
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
     /// The system says that the peer's bytes end: reads go on until they have.
@@ -45,10 +53,55 @@ pub struct Client {
     pub(crate) is_publisher: bool,
 }
 
+/// How many there are, and what waits for them, kept up to date rather than looked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Numbers {
+    /// By transport; without those of the control listener.
+    by_transport: [usize; Transport::ALL.len()],
+    /// Those of the control listener.
+    pub(crate) control: usize,
+    /// Bytes that wait for sockets.
+    pub(crate) waiting_bytes: usize,
+}
+
+impl Numbers {
+    /// How many are connected in this way.
+    pub(crate) fn of(&self, transport: Transport) -> usize {
+        self.by_transport.get(transport as usize).copied().unwrap_or(0)
+    }
+
+    /// A client goes from the one to the other; `None`: from, or to, where it is not counted.
+    fn change(
+        &mut self,
+        is_control: bool,
+        from: Option<(Transport, usize)>,
+        to: Option<(Transport, usize)>,
+    ) {
+        if let Some((transport, bytes)) = to {
+            *self.place(is_control, transport) += 1;
+            self.waiting_bytes += bytes;
+        }
+        if let Some((transport, bytes)) = from {
+            *self.place(is_control, transport) -= 1;
+            self.waiting_bytes -= bytes;
+        }
+    }
+
+    fn place(&mut self, is_control: bool, transport: Transport) -> &mut usize {
+        match self.by_transport.get_mut(transport as usize) {
+            Some(place) if !is_control => place,
+            _ => &mut self.control,
+        }
+    }
+}
+
 /// Those who read one topic.
 #[derive(Debug, Default)]
 struct Readers {
     list: Vec<Reader>,
+    /// When the oldest entry that is being offered was published, and the oldest that came since.
+    since: Option<Instant>,
+    since_next: Option<Instant>,
     /// New entries are being offered to those below this place; `upto` is the newest of them.
     next: usize,
     upto: u64,
@@ -77,6 +130,7 @@ struct Reader {
 pub(crate) struct Clients {
     slots: Slab<Client>,
     generation: u32,
+    pub(crate) numbers: Numbers,
     readers: Vec<Readers>,
     /// Topics whose new entries have not been offered to all readers, in turn.
     spreading: VecDeque<TopicNumber>,
@@ -94,6 +148,7 @@ impl Clients {
             // A large slab is address space, not memory, until clients come.
             slots: Slab::with_capacity(capacity),
             generation: 0,
+            numbers: Numbers::default(),
             readers: Vec::new(),
             spreading: VecDeque::new(),
             spreading_later: Vec::new(),
@@ -102,33 +157,38 @@ impl Clients {
         }
     }
 
-    /// How many are connected.
+    /// How many are connected, without those of the control listener.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() - self.numbers.control
     }
 
-    /// Whether nobody is.
+    /// Whether nobody is, but through the control listener.
     pub(crate) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn insert(
         &mut self,
         stream: Stream,
         peer: Peer,
-        listener: u16,
+        (listener, is_control): (u16, bool),
         turn: &Turn,
     ) -> ConnId {
         self.generation = self.generation.wrapping_add(1);
         let slot = self.slots.vacant_entry();
         let index = u32::try_from(slot.key()).expect("max-clients fits in 32 bits");
         let id = ConnId::new(index, self.generation);
+        let counted = (Transport::Http, 0);
+        self.numbers.change(is_control, None, Some(counted));
         slot.insert(Client {
             stream,
             connection: Connection::new(id, peer, turn),
             armed: Tick::NEVER,
             spent_in: 0,
             listener,
+            is_control,
+            since: turn.now,
+            counted,
             is_readable: false,
             is_writable: true,
             is_read_closed: false,
@@ -170,7 +230,26 @@ impl Clients {
     pub(crate) fn remove(&mut self, id: ConnId, log: &mut Log) -> Option<Client> {
         self.get(id)?;
         self.stop_reading(id, log);
-        Some(self.slots.remove(id.index() as usize))
+        let client = self.slots.remove(id.index() as usize);
+        self.numbers.change(client.is_control, Some(client.counted), None);
+        Some(client)
+    }
+
+    /// Brings the numbers up to date with what this client is now.
+    pub(crate) fn recount(&mut self, id: ConnId) {
+        let Some(client) = self.slots.get_mut(id.index() as usize) else { return };
+        let connection = &client.connection;
+        let now = (connection.transport(), connection.waiting_bytes());
+        if client.counted != now {
+            let before = std::mem::replace(&mut client.counted, now);
+            self.numbers.change(client.is_control, Some(before), Some(now));
+        }
+    }
+
+    /// Those in the slots from this one on, in the order of their slots.
+    pub(crate) fn beginning_at(&self, first: usize) -> impl Iterator<Item = &Client> {
+        let end = self.slots.iter().next_back().map_or(0, |(last, _)| last + 1);
+        (first..end).filter_map(|at| self.slots.get(at))
     }
 
     /// Has the loop visit the client before this turn ends.
@@ -285,9 +364,19 @@ impl Clients {
     }
 
     /// The topic has new entries: its readers are to be offered them.
-    pub(crate) fn spread(&mut self, number: TopicNumber) {
+    ///
+    /// `since` is when the turn began in which they were published; `None`: there is nothing new,
+    /// but those who are behind have a gap to be told.
+    pub(crate) fn spread(&mut self, number: TopicNumber, since: Option<Instant>) {
         let Some(readers) = self.readers.get_mut(number.0 as usize) else { return };
-        if !readers.is_spreading && !readers.list.is_empty() {
+        if readers.list.is_empty() {
+            return;
+        }
+        match readers.is_spreading && !readers.is_due {
+            true => readers.since_next = readers.since_next.or(since),
+            false => readers.since = readers.since.or(since),
+        }
+        if !readers.is_spreading {
             readers.is_spreading = true;
             readers.is_due = true;
             self.spreading.push_back(number);
@@ -310,6 +399,8 @@ impl Clients {
         if readers.is_due && !readers.list.is_empty() {
             readers.is_due = false;
             readers.is_unfinished = false;
+            let since_next = readers.since_next.take();
+            readers.since = readers.since.or(since_next);
             readers.next = readers.list.len();
             readers.upto = log.topic(number).last();
         }
@@ -334,28 +425,33 @@ impl Clients {
     }
 
     /// Ends a slice: the topic goes to the end of the queue, or out of it if all its readers were
-    /// offered what it holds.
-    pub(crate) fn end_slice(&mut self, log: &mut Log) {
-        let Some(number) = self.spreading.pop_front() else { return };
-        let Some(readers) = self.readers.get_mut(number.0 as usize) else { return };
+    /// offered what it holds. Then the answer is since when the oldest of that waited.
+    pub(crate) fn end_slice(&mut self, log: &mut Log) -> Option<Instant> {
+        let number = self.spreading.pop_front()?;
+        let readers = self.readers.get_mut(number.0 as usize)?;
         if readers.next > 0 && !readers.list.is_empty() {
-            return self.spreading.push_back(number);
+            self.spreading.push_back(number);
+            return None;
         }
         readers.is_spreading = false;
         if readers.list.is_empty() {
-            return;
+            (readers.since, readers.since_next) = (None, None);
+            return None;
         }
         if readers.is_unfinished && readers.unfinished_rounds < UNFINISHED_ROUNDS_MAX {
             readers.unfinished_rounds += 1;
             readers.is_spreading = true;
             readers.is_due = true;
-            return self.spreading_later.push(number);
+            self.spreading_later.push(number);
+            return None;
         }
         readers.unfinished_rounds = 0;
+        let (since, next) = (readers.since.take(), readers.since_next.take());
         log.offered(number, readers.upto);
         if log.topic(number).last() > readers.upto {
-            self.spread(number);
+            self.spread(number, next);
         }
+        since
     }
 }
 

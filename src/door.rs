@@ -22,12 +22,16 @@ impl<H: Handler> Server<H> {
         self.drain = Some(self.app.hub.now + self.app.hub.turn.limits.drain);
         let clients = self.app.hub.clients.len();
         log::info!("event=drain clients={clients} code={code}");
-        self.listeners.close(self.poll.registry());
+        // Its owner can ask for the rest to the end, and nobody waits for him.
+        self.listeners.close(self.poll.registry(), true);
         let reason = match code {
             CloseCode::Restart => "the server is restarting",
             _ => "the server is stopping",
         };
         for id in self.app.hub.clients.ids() {
+            if self.app.hub.is_control(id) {
+                continue;
+            }
             self.app.hub.close(id, code, reason, Reason::Drain);
         }
     }
@@ -42,7 +46,9 @@ impl<H: Handler> Server<H> {
             let Some(mut client) = hub.clients.remove(id, &mut hub.log) else { continue };
             // Closing the descriptor would do, were it not for a copy of it in a child process.
             let _ = self.poll.registry().deregister(&mut client.stream);
+            let since = Self::present();
             self.app.farewell(&client, Reason::Gone);
+            self.clock(since, Some(id));
         }
         self.done = done;
         let hub = &self.app.hub;
@@ -58,7 +64,7 @@ impl<H: Handler> Server<H> {
             return;
         }
         self.has_ended = true;
-        self.listeners.close(self.poll.registry());
+        self.listeners.close(self.poll.registry(), false);
         for id in self.app.hub.clients.ids() {
             let hub = &mut self.app.hub;
             let Some(client) = hub.clients.remove(id, &mut hub.log) else { continue };
@@ -76,7 +82,7 @@ impl<H: Handler> Server<H> {
         }
         for at in 0..self.listeners.len() {
             for _ in 0..self.app.hub.turn.limits.turn_accept {
-                if !self.may_accept() {
+                if !self.may_accept(self.listeners.is_control(at)) {
                     break;
                 }
                 match self.listeners.accept(at, self.app.hub.now) {
@@ -95,23 +101,42 @@ impl<H: Handler> Server<H> {
 
     /// Says once that clients have to wait, and once more when it comes to that again.
     fn note_full(&mut self) {
-        let is_full = self.listeners.is_any_ready() && !self.may_accept();
-        if is_full && !self.is_full {
-            self.app.hub.turn.counters.count_refused(Reason::MaxClients);
-            log::warn!("event=full clients={} reason=max-clients", self.app.hub.clients.len());
+        for is_control in [false, true] {
+            let is_full = self.listeners.is_any_ready(is_control) && !self.may_accept(is_control);
+            let clients = &self.app.hub.clients;
+            let (was_full, count, reason) = match is_control {
+                false => (&mut self.is_full, clients.len(), Reason::MaxClients),
+                true => {
+                    (&mut self.is_control_full, clients.numbers.control, Reason::ControlClients)
+                }
+            };
+            if !std::mem::replace(was_full, is_full) && is_full {
+                self.app.hub.turn.counters.count_refused(reason);
+                log::warn!("event=full clients={count} reason={reason}");
+            }
         }
-        self.is_full = is_full;
     }
 
-    pub(crate) fn may_accept(&self) -> bool {
-        self.app.hub.clients.len() < self.app.hub.turn.limits.max_clients
+    /// Whether one more may come, through the control listener or one of the others.
+    fn may_accept(&self, is_control: bool) -> bool {
+        let (clients, limits) = (&self.app.hub.clients, &self.app.hub.turn.limits);
+        match is_control {
+            false => clients.len() < limits.max_clients,
+            true => clients.numbers.control < limits.control_clients,
+        }
+    }
+
+    /// Whether someone waits who can be accepted at once.
+    pub(crate) fn can_accept(&self) -> bool {
+        [false, true].iter().any(|it| self.listeners.is_any_ready(*it) && self.may_accept(*it))
     }
 
     fn welcome(&mut self, stream: Stream, peer: Peer, at: usize) {
         let hub = &mut self.app.hub;
-        hub.turn.counters.accepted += 1;
+        let is_control = self.listeners.is_control(at);
+        hub.turn.counters.accepted += u64::from(!is_control);
         let listener = u16::try_from(at).unwrap_or(u16::MAX);
-        let id = hub.clients.insert(stream, peer, listener, &hub.turn);
+        let id = hub.clients.insert(stream, peer, (listener, is_control), &hub.turn);
         log::debug!("event=accepted client={id} peer={peer}");
         let Some(client) = hub.clients.get_mut(id) else { return };
         // Once, for both directions and for good: readiness is remembered, not asked for.

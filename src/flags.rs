@@ -138,6 +138,9 @@ pub(crate) fn table() -> Vec<Setting> {
         list(row(SERVE, "listen", "ADDR",
             "Listen on HOST:PORT, [V6]:PORT, :PORT (every address) or unix:PATH. \
              Default: 127.0.0.1:8080.", Set::Own(listen)), |s| s.config.listen.clear()),
+        row(SERVE, "control", "ADDR",
+            "Listen here for the owner of the server, with metrics, health, topics and clients: \
+             127.0.0.1:9090 or unix:PATH. Default: nowhere.", Set::Own(control)),
         row(SERVE, "root", "DIR",
             "Serve the files of this folder. Default: the built-in page.", Set::Own(root)),
         row(SERVE, "publish", "WHO",
@@ -168,14 +171,19 @@ pub(crate) fn table() -> Vec<Setting> {
 
 /// Settings that belong to the surface but not to this build. To say so is kinder than "unknown".
 #[rustfmt::skip]
-const NOT_YET: [&str; 11] = [
-    "control", "tls-cert", "tls-key", "subscribe", "token-file", "deny", "trust-proxy",
+const NOT_YET: [&str; 10] = [
+    "tls-cert", "tls-key", "subscribe", "token-file", "deny", "trust-proxy",
     "max-per-ip", "deflate", "redis", "reuse-port",
 ];
 
 fn listen(settings: &mut Settings, text: &str) -> Result<(), String> {
     let wrong = |_| not("is HOST:PORT, [V6]:PORT, :PORT or unix:PATH", text);
     text.parse().map(|address| settings.config.listen.push(address)).map_err(wrong)
+}
+
+fn control(settings: &mut Settings, text: &str) -> Result<(), String> {
+    let wrong = |_| not("is HOST:PORT, [V6]:PORT or unix:PATH", text);
+    text.parse().map(|address| settings.config.control = Some(address)).map_err(wrong)
 }
 
 fn root(settings: &mut Settings, text: &str) -> Result<(), String> {

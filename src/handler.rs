@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::config::Publish;
 use crate::error::{Error, PublishError, SendError, SubscribeError};
 use crate::event::Transport;
 use crate::http::{Peer, Request};
@@ -67,6 +66,11 @@ pub trait Handler {
 
     /// The time of a [`Context::wake_after`] has come.
     fn on_wake(&mut self, token: u64, ctx: &mut Context<'_>) {}
+
+    /// Somebody asks for the metrics over the control listener. What is appended, in Prometheus'
+    /// text format 0.0.4, follows those that are built in; `docs/metrics.md` has the names that are
+    /// taken.
+    fn on_metrics(&self, out: &mut String) {}
 
     /// A source of one's own ([`Server::watch`](crate::Server::watch)) is ready. Events come once
     /// until the source says `WouldBlock`.
@@ -216,9 +220,10 @@ impl Context<'_> {
         Some(self.hub.log.topic(reading.topic).name().clone())
     }
 
-    /// Whether clients may publish, by the configuration.
+    /// Whether clients may publish, by the configuration; and whoever is connected over the control
+    /// listener, in a call for that client.
     pub fn may_publish(&self) -> bool {
-        self.hub.rules.publish == Publish::Anyone
+        self.hub.may_publish(self.hub.called_for)
     }
 
     /// Has `on_wake` called with this token when the time is over, not before and soon after.

@@ -21,9 +21,12 @@ pub(crate) struct Listeners {
 
 #[derive(Debug)]
 struct Waiting {
-    listener: Listener,
+    /// `None`: it is closed. The others keep their places, by which events and clients know them.
+    listener: Option<Listener>,
     /// Whether clients may be waiting.
     is_ready: bool,
+    /// Its clients are the owner's.
+    is_control: bool,
 }
 
 /// How long accepting pauses when the system has no descriptor left.
@@ -33,20 +36,24 @@ const PAUSE: Duration = Duration::from_millis(500);
 const GONE_MAX: usize = 64;
 
 impl Listeners {
-    /// Listens on all addresses; the token of the first is `first`, the others follow.
+    /// Listens on all addresses, and on that of the control listener, which comes last; the token
+    /// of the first is `first`, the others follow.
     ///
     /// # Errors
     /// [`Error::Bind`], [`Error::Poll`].
     pub(crate) fn bind(
         addresses: &[Address],
+        control: Option<&Address>,
         registry: &Registry,
         first: usize,
     ) -> Result<Self, Error> {
         let mut all = Vec::new();
-        for (at, address) in addresses.iter().enumerate() {
+        let addresses = addresses.iter().map(|address| (address, false));
+        let addresses = addresses.chain(control.map(|address| (address, true)));
+        for (at, (address, is_control)) in addresses.enumerate() {
             let mut listener = Listener::bind(address)?;
             listener.register(registry, Token(first + at)).map_err(Error::Poll)?;
-            all.push(Waiting { listener, is_ready: false });
+            all.push(Waiting { listener: Some(listener), is_ready: false, is_control });
         }
         Ok(Self { all, paused_until: None })
     }
@@ -56,21 +63,34 @@ impl Listeners {
         self.all.len()
     }
 
-    /// Each of them.
+    /// Each of them but the control listener.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Listener> {
-        self.all.iter().map(|it| &it.listener)
+        self.all.iter().filter(|it| !it.is_control).filter_map(|it| it.listener.as_ref())
+    }
+
+    /// The control listener, if there is one.
+    pub(crate) fn control(&self) -> Option<&Listener> {
+        self.all.iter().find(|it| it.is_control)?.listener.as_ref()
+    }
+
+    /// Whether this is the control listener.
+    pub(crate) fn is_control(&self, at: usize) -> bool {
+        self.all.get(at).is_some_and(|it| it.is_control)
     }
 
     /// Someone waits at this one.
     pub(crate) fn ready(&mut self, at: usize) {
+        // An event may have been on its way when it was closed.
         if let Some(it) = self.all.get_mut(at) {
-            it.is_ready = true;
+            it.is_ready = it.listener.is_some();
         }
     }
 
-    /// Whether someone may be waiting who can be accepted at once.
-    pub(crate) fn is_any_ready(&self) -> bool {
-        self.paused_until.is_none() && self.all.iter().any(|it| it.is_ready)
+    /// Whether someone may be waiting who can be accepted at once: at the control listener, or at
+    /// one of the others.
+    pub(crate) fn is_any_ready(&self, is_control: bool) -> bool {
+        let mut all = self.all.iter().filter(|it| it.is_control == is_control);
+        self.paused_until.is_none() && all.any(|it| it.is_ready)
     }
 
     /// When accepting goes on, if it is paused.
@@ -91,7 +111,8 @@ impl Listeners {
     pub(crate) fn accept(&mut self, at: usize, now: Instant) -> io::Result<Option<(Stream, Peer)>> {
         let Some(it) = self.all.get_mut(at).filter(|it| it.is_ready) else { return Ok(None) };
         for _ in 0..GONE_MAX {
-            match it.listener.accept() {
+            let Some(listener) = &it.listener else { return Ok(None) };
+            match listener.accept() {
                 Ok(client) => return Ok(Some(client)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     it.is_ready = false;
@@ -109,12 +130,14 @@ impl Listeners {
         Err(io::Error::other("one client after the other could not be accepted"))
     }
 
-    /// Listens no longer.
-    pub(crate) fn close(&mut self, registry: &Registry) {
-        for it in &mut self.all {
-            it.listener.deregister(registry);
+    /// Listens no longer; the control listener goes on if `but_control`.
+    pub(crate) fn close(&mut self, registry: &Registry, but_control: bool) {
+        for it in self.all.iter_mut().filter(|it| !(but_control && it.is_control)) {
+            if let Some(mut listener) = it.listener.take() {
+                listener.deregister(registry);
+            }
+            it.is_ready = false;
         }
-        self.all.clear();
     }
 }
 

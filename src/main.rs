@@ -151,6 +151,9 @@ fn serve(settings: Settings) -> Result<ExitCode, Refusal> {
     for address in server.addresses() {
         let _ = writeln!(lines, "pousse {VERSION} listening on {address}");
     }
+    if let Some(address) = server.control_address() {
+        let _ = writeln!(lines, "pousse {VERSION} control on {address}");
+    }
     let _ = io::stderr().write_all(lines.as_bytes());
     // From here on nothing but the logger writes to standard error.
     logger::install(settings.log);
@@ -223,12 +226,16 @@ fn summary(settings: &Settings) -> Result<String, Refusal> {
     if let Some(path) = &config.root {
         std::fs::read_dir(path).map_err(|source| Error::Root { path: path.clone(), source })?;
     }
+    config.check_control()?;
     let mut text = format!("pousse {VERSION} would start with these settings:\n");
     let mut say = |name: &str, value: &dyn std::fmt::Display| {
         let _ = writeln!(text, "  {name:<16} {value}");
     };
     for address in &config.listen {
         say("listen", address);
+    }
+    if let Some(address) = &config.control {
+        say("control", address);
     }
     match &config.root {
         Some(path) => say("root", &path.display()),

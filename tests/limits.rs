@@ -46,6 +46,7 @@ const TESTED: &[(&str, fn())] = &[
         clients::the_unread_topic_with_the_oldest_message_makes_room_and_if_all_are_read_it_is_503,
     ),
     ("max-clients", clients::a_client_too_many_waits_in_the_queue_and_is_served_when_one_leaves),
+    ("control-clients", clients::a_control_client_too_many_waits_and_max_clients_is_not_for_them),
     ("max-message", http::a_message_over_its_bytes_is_refused_with_413_and_1009_before_it_is_read),
     ("head-bytes", http::a_head_over_its_bytes_is_refused_with_431),
     ("headers", http::a_head_of_too_many_fields_is_refused_with_431),
@@ -75,6 +76,7 @@ const TESTED: &[(&str, fn())] = &[
     ("turn-accept", turn::in_one_turn_so_many_clients_are_accepted),
     ("turn-readers", turn::in_one_slice_so_many_readers_are_given_a_message),
     ("turn-time", turn::a_step_of_a_turn_goes_on_for_its_time_and_those_not_reached_go_first),
+    ("slow-handler", turn::a_handler_that_takes_longer_is_counted),
     ("commands", clients::commands_of_other_threads_that_may_wait_are_so_many),
     ("drain", websocket::an_ending_server_waits_for_its_clients_and_then_no_more),
 ];
@@ -102,6 +104,7 @@ const SILENT: &[&str] = &[
     "turn-accept",
     "turn-readers",
     "turn-time",
+    "slow-handler",
 ];
 
 #[test]

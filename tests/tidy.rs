@@ -11,19 +11,19 @@ use std::path::{Path, PathBuf};
 
 /// Who stands where (`docs/architecture.md`). A file imports from lower floors only.
 const FLOORS: &[&[&str]] = &[
-    &["error", "id", "input", "json", "message", "metrics", "percent", "tick"],
-    &["bucket", "config", "deadlines", "files", "outbox", "response"],
+    &["error", "id", "input", "json", "message", "metrics", "percent", "process", "tick"],
+    &["bucket", "config", "deadlines", "exposition", "files", "outbox", "response"],
     &["origin", "topic", "websocket"],
     &["http", "log", "remote", "turn"],
     &["forms", "head", "outgoing", "stream"],
     &["cursor", "poll", "session"],
     &["event", "event_stream", "exchange", "listeners"],
     &["live", "long_poll", "routes"],
-    &["stage"],
+    &["control", "stage"],
     &["connection"],
     &["clients"],
     &["hub"],
-    &["handler", "perform"],
+    &["handler", "operate", "perform"],
     &["app"],
     &["server"],
     &["door"],

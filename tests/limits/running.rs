@@ -78,7 +78,15 @@ impl Running {
         change: impl FnOnce(&mut Limits),
         handler: impl Handler + Send + 'static,
     ) -> Self {
-        let (mut server, address) = bind(change, handler);
+        let (server, address) = bind(change, handler);
+        Self::of(server, address)
+    }
+
+    /// Has this server run.
+    pub(crate) fn of(
+        mut server: Server<impl Handler + Send + 'static>,
+        address: SocketAddr,
+    ) -> Self {
         let remote = server.remote();
         let seen = Arc::new(Seen::default());
         let notes = seen.clone();
