@@ -62,7 +62,7 @@ pub struct Connection {
     /// Bytes behind a request that is not answered yet.
     kept: Option<Box<[u8]>>,
     ending: Option<Box<Ending>>,
-    exchange: Exchange,
+    pub(crate) exchange: Exchange,
     requests: u32,
     /// Requests that are looked at before it is somebody else's turn.
     requests_left: u8,

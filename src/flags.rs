@@ -184,6 +184,9 @@ pub(crate) fn table() -> Vec<Setting> {
         list(row(SERVE, "listen", "ADDR",
             "Listen on HOST:PORT, [V6]:PORT, :PORT (every address) or unix:PATH. \
              Default: 127.0.0.1:8080.", Set::Own(listen)), |s| s.config.listen.clear()),
+        row(SERVE, "control", "ADDR",
+            "Listen here for the owner of the server, with metrics, health, topics and clients: \
+             127.0.0.1:9090 or unix:PATH. Default: nowhere.", Set::Own(control)),
         row(SERVE, "root", "DIR",
             "Serve the files of this folder. Default: the built-in page.", Set::Own(root)),
         row(SERVE, "tls-cert", "FILE",
@@ -233,15 +236,18 @@ pub(crate) fn table() -> Vec<Setting> {
 
 /// Settings that belong to the surface but not to this build. To say so is kinder than "unknown".
 #[rustfmt::skip]
-const NOT_YET: [&str; 4] = [
-    "control", "deflate", "redis", "reuse-port",
-];
+const NOT_YET: [&str; 3] = ["deflate", "redis", "reuse-port"];
 
 fn listen(settings: &mut Settings, text: &str) -> Result<(), String> {
     let wrong = |_| not("is HOST:PORT, [V6]:PORT, :PORT or unix:PATH", text);
     settings.config.listen.push(text.parse().map_err(wrong)?);
     settings.has_address = true;
     Ok(())
+}
+
+fn control(settings: &mut Settings, text: &str) -> Result<(), String> {
+    let wrong = |_| not("is HOST:PORT, [V6]:PORT or unix:PATH", text);
+    text.parse().map(|address| settings.config.control = Some(address)).map_err(wrong)
 }
 
 fn root(settings: &mut Settings, text: &str) -> Result<(), String> {

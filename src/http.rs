@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::{fmt, ops};
 
 use crate::config::{FIELDS_MAX, Limits, is_token_byte};
+use crate::message::Message;
 use crate::metrics::Reason;
 use crate::origin;
 use crate::percent;
@@ -164,6 +165,18 @@ impl Request {
     /// The content, empty if there is none.
     pub fn content(&self) -> &[u8] {
         &self.content
+    }
+
+    /// The content as a message: binary if it is said to be octets or is no text.
+    pub(crate) fn message(&self) -> Message<'_> {
+        let kind = self.field("content-type").unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        match str::from_utf8(&self.content) {
+            Ok(text) if !kind.eq_ignore_ascii_case("application/octet-stream") => {
+                Message::Text(text)
+            }
+            _ => Message::Binary(&self.content),
+        }
     }
 
     /// Whether all of the content is here.

@@ -193,6 +193,9 @@ fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> 
     for address in server.addresses() {
         let _ = writeln!(lines, "pousse {VERSION} listening on {address}");
     }
+    if let Some(address) = server.control_address() {
+        let _ = writeln!(lines, "pousse {VERSION} control on {address}");
+    }
     let _ = io::stderr().write_all(lines.as_bytes());
     // From here on nothing but the logger writes to standard error.
     logger::install(settings.log);
@@ -283,7 +286,9 @@ impl Handler for Daemon {
         }
         let Some(topic) = ctx.topic(conn) else { return };
         let access = Access::Publish(&topic);
-        if let Err(why) = self.gate.decide_again(conn, ctx.grant(conn), access) {
+        if !ctx.is_owner(conn)
+            && let Err(why) = self.gate.decide_again(conn, ctx.grant(conn), access)
+        {
             return ctx.close(conn, CloseCode::Policy, why);
         }
         // Length and topic were looked at before, so what is left passes: no room right now.
@@ -339,12 +344,16 @@ fn summary(settings: &Settings) -> Result<String, Refusal> {
     }
     let files = tls_cert.clone().zip(tls_key.clone());
     load(files.as_ref())?;
+    config.check_control()?;
     let mut text = format!("pousse {VERSION} would start with these settings:\n");
     let mut say = |name: &str, value: &dyn std::fmt::Display| {
         let _ = writeln!(text, "  {name:<16} {value}");
     };
     for address in &config.listen {
         say("listen", address);
+    }
+    if let Some(address) = &config.control {
+        say("control", address);
     }
     match &config.root {
         Some(path) => say("root", &path.display()),

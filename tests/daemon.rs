@@ -212,9 +212,7 @@ fn a_wrong_command_line_is_64_and_says_what_is_wanted() {
 }
 
 #[rustfmt::skip]
-const NOT_YET: [&str; 4] = [
-    "control", "deflate", "redis", "reuse-port",
-];
+const NOT_YET: [&str; 3] = ["deflate", "redis", "reuse-port"];
 
 #[test]
 fn what_this_build_does_not_have_yet_is_said_and_not_passed_over() {
@@ -298,12 +296,31 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
+fn a_control_listener_that_others_can_reach_is_78_wherever_it_was_asked_for() {
+    let words = ["control", "can be reached from other machines", "127.0.0.1:9090"];
+    for address in [":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:9090"] {
+        refused(&mut pousse(&["--control", address]), 78, &words);
+        refused(&mut pousse(&["--control", address, "--check"]), 78, &words);
+        refused(pousse(&[]).env("POUSSE_CONTROL", address), 78, &words);
+    }
+    let path = file("control.conf", "control = :9090\n");
+    refused(&mut pousse(&["--config", &path]), 78, &words);
+    refused(&mut pousse(&["--control", "9090"]), 64, &["--control is HOST:PORT", "9090"]);
+
+    for given in ["127.0.0.1:9090", "[::1]:9090", "localhost:9090", "unix:/tmp/p.sock"] {
+        let lines = checked(&mut pousse(&["--check", "--control", given]));
+        assert!(lines.contains(&format!("control {given}")), "{lines:?}");
+    }
+    assert!(!checked(&mut pousse(&["--check"])).iter().any(|line| line.starts_with("control ")));
+}
+
+#[test]
 fn help_lists_every_flag_of_this_build_in_a_hundred_columns() {
     let (code, help, stderr) = output(&mut pousse(&["--ping", "nonsense", "--help"]));
     assert_eq!((code, stderr.as_str()), (0, ""));
     assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
     let (own, other): (Vec<_>, Vec<_>) = pousse::LIMITS.iter().partition(|limit| limit.has_flag);
-    let flags = "listen root tls-cert tls-key publish subscribe token-file origin host deny \
+    let flags = "listen control root tls-cert tls-key publish subscribe token-file origin host deny \
                  trust-proxy limit log config check help version";
     for name in own.iter().map(|limit| limit.name).chain(flags.split(' ')) {
         assert!(help.contains(&format!("\n  --{name} ")), "{name}");

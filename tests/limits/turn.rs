@@ -176,3 +176,20 @@ pub(crate) fn a_step_of_a_turn_goes_on_for_its_time_and_those_not_reached_go_fir
         assert_eq!(reads, CLIENTS, "nobody was read twice before all had their turn");
     }
 }
+
+#[test]
+pub(crate) fn a_handler_that_takes_longer_is_counted() {
+    for (limit, slow) in [(Duration::from_millis(1), true), (Duration::from_secs(600), false)] {
+        let work = |_: ConnId, _: Message<'_>, _: &mut Context<'_>| {
+            let before = now();
+            while now() - before <= Duration::from_millis(1) {}
+        };
+        let (mut server, address) = bind(|limits| limits.slow_handler = limit, Does(work));
+        let mut peers = open(&mut server, address, 1);
+        let before = server.context().counters().slow_handlers;
+        peers.iter_mut().for_each(|peer| peer.says(frame(0x81, b"x")));
+        turns_until(&mut server, |now| now.received == 1, |now| now.received);
+        let counted = server.context().counters().slow_handlers - before;
+        assert_eq!(counted, u64::from(slow), "over {limit:?}");
+    }
+}
