@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::event::{Event, Transport};
 use crate::exposition;
 use crate::handler::{Context, Handler};
-use crate::http::{Refusal, Request};
+use crate::http::{Peer, Refusal, Request};
 use crate::hub::Hub;
 use crate::id::ConnId;
 use crate::message::Message;
@@ -226,7 +226,13 @@ impl<H: Handler> App<H> {
             // A page that may connect elsewhere is refused here, and is to see no more than that.
             client.connection.exchange.origin = None;
         }
-        let action = match control::route(&request, &self.hub.rules) {
+        let is_private = request.peer() == Peer::Unix || self.hub.is_on_loopback(id);
+        let is_asked = is_private || !request.content().is_empty();
+        let asked = match is_asked {
+            true => Ok(()),
+            false => self.authorize(id, &request, Access::Operate),
+        };
+        let action = match asked.and_then(|()| control::route(&request, &self.hub.rules)) {
             Ok(action) => action,
             Err(refusal) => return self.hub.refuse(id, &request, &refusal),
         };

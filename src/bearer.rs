@@ -37,6 +37,10 @@ const NO_TOKEN_TO_PUBLISH: Denial = Denial::unauthorized(
     "a token is needed to publish here: send Authorization: Bearer TOKEN",
     MISSING,
 );
+const NO_TOKEN_TO_OPERATE: Denial = Denial::unauthorized(
+    "a token is needed here from other machines: send Authorization: Bearer TOKEN",
+    MISSING,
+);
 const NOT_IN_THE_URL: Denial = Denial::unauthorized(
     "a token in the URL is taken for a WebSocket or an event stream only: send Authorization: \
      Bearer TOKEN",
@@ -99,6 +103,9 @@ impl Gate {
                 return Decision::Refuse(NOT_IN_THE_URL);
             }
             Ok(None) if is_to_read => return Decision::Refuse(NO_TOKEN_TO_READ),
+            Ok(None) if access == Access::Operate => {
+                return Decision::Refuse(NO_TOKEN_TO_OPERATE);
+            }
             Ok(None) => return Decision::Refuse(NO_TOKEN_TO_PUBLISH),
             Err(denial) => return Decision::Refuse(denial),
         };

@@ -31,6 +31,9 @@ pub struct Config {
     /// Where the owner of the server asks and acts (`docs/control.md`): metrics, topics, clients.
     /// `None`: nowhere. Whoever reaches it may do everything, so it has to be of this machine.
     pub control: Option<Address>,
+    /// Whether the handler's `authorize` says who may use it from other machines
+    /// (`Access::Operate`). Else it has to be a loopback address or a unix socket.
+    pub control_asks: bool,
     /// A folder to serve in place of the built-in page (feature `files`).
     pub root: Option<PathBuf>,
     /// Who may publish by `POST` or over pousse.v1: nobody, or anyone whom the handler's
@@ -63,6 +66,7 @@ impl Default for Config {
         Self {
             listen: vec![Address::Tcp { host: "127.0.0.1".into(), port: 8080 }],
             control: None,
+            control_asks: false,
             root: None,
             publish: None,
             origins: Vec::new(),
@@ -84,12 +88,12 @@ impl Config {
     /// [`Error::Config`] says what to change.
     pub fn check_control(&self) -> Result<(), Error> {
         let Some(address) = &self.control else { return Ok(()) };
-        // Here it will be asked for tokens, once there are some.
-        match control_is_safe(address, false) {
+        match control_is_safe(address, self.control_asks) {
             true => Ok(()),
             false => Err(Error::Config(format!(
                 "control {address} can be reached from other machines, and whoever reaches it may \
-                 do everything: give a loopback address such as 127.0.0.1:9090, or unix:PATH"
+                 do everything: give a loopback address such as 127.0.0.1:9090, or unix:PATH, or \
+                 have tokens asked for (token-file)"
             ))),
         }
     }
@@ -150,13 +154,13 @@ pub(crate) fn check_origins(origins: &[String]) -> Result<(), Error> {
 }
 
 /// Whether the control listener may be there: anyone who reaches it may do everything, unless
-/// tokens are asked for.
+/// `is_asked` who it is.
 ///
 /// A name is looked up. One that is not found passes: it cannot be listened on, which is told then.
-fn control_is_safe(address: &Address, has_tokens: bool) -> bool {
+fn control_is_safe(address: &Address, is_asked: bool) -> bool {
     match address {
         Address::Unix(_) => true,
-        Address::Tcp { .. } if has_tokens => true,
+        Address::Tcp { .. } if is_asked => true,
         Address::Tcp { host, .. } if host.is_empty() => false,
         Address::Tcp { host, port } => (host.as_str(), *port)
             .to_socket_addrs()

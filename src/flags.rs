@@ -83,8 +83,10 @@ pub(crate) fn read(
     }
     settings.apply(&environment).map_err(Refusal::config)?;
     // What does not hold together is the flags' fault if it did without them.
+    settings.config.control_asks = settings.token_file.is_some();
     let refuse = if settings.check().is_ok() { Refusal::usage } else { Refusal::config };
     settings.apply(&line).map_err(Refusal::usage)?;
+    settings.config.control_asks = settings.token_file.is_some();
     settings.check().map_err(refuse)?;
     match line.iter().any(|given| given.setting.name == "check") {
         true => Ok(Task::Check(settings)),

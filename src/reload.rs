@@ -10,11 +10,11 @@ use std::path::PathBuf;
 
 use pousse::{Context, Error, Limits, Tls};
 
-use crate::Refusal;
 use crate::bearer::Gate;
-use crate::flags::{self, Settings, Task};
+use crate::flags::{self, Task};
 use crate::systemd;
 use crate::tokens::{Tokens, warn_if_public};
+use crate::words;
 
 /// Where all of it comes from.
 pub(crate) struct Sources {
@@ -25,8 +25,6 @@ pub(crate) struct Sources {
     pub(crate) defaults: Limits,
     /// All settings that this server runs with.
     pub(crate) summary: String,
-    /// Says all settings, a line each that begins with the name; the first line is none.
-    pub(crate) summarize: fn(&Settings) -> Result<String, Refusal>,
 }
 
 impl Sources {
@@ -69,7 +67,7 @@ impl Sources {
         let (args, env) = (env::args_os().skip(1), |name: &str| env::var_os(name));
         let read = flags::read(args, env, &self.defaults).map_err(|refusal| refusal.sentence)?;
         let Task::Run(settings) = read else { return Ok(()) };
-        let summary = (self.summarize)(&settings).map_err(|refusal| refusal.sentence)?;
+        let summary = words::summary(&settings);
         let origins = settings.config.origins.len();
         ctx.set_origins(settings.config.origins).map_err(|error| error.to_string())?;
         log::info!("event=reload what=origins origins={origins}");

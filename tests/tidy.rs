@@ -36,7 +36,8 @@ const FLOORS: &[&[&str]] = &[
 const NEIGHBOURS: &[(&str, &str, &str)] = &[("config", "tls", "a certificate is a setting")];
 
 /// The program's own files: the library knows none of them.
-const PROGRAM: &[&str] = &["main", "bearer", "flags", "logger", "reload", "systemd", "tokens"];
+const PROGRAM: &[&str] =
+    &["main", "bearer", "daemon", "flags", "logger", "reload", "systemd", "tokens", "words"];
 
 /// Where sockets and the clock are. Everyone else is told.
 const KNOW_MIO: &[&str] = &["clients", "door", "listeners", "remote", "server", "stream"];
