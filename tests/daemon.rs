@@ -315,6 +315,39 @@ fn a_control_listener_that_others_can_reach_is_78_wherever_it_was_asked_for() {
 }
 
 #[test]
+fn the_control_listener_has_the_last_start_line_and_knows_when_the_program_drains() {
+    let args = ["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"];
+    let (running, address) = Running::start(
+        &[&args[..], &["--drain", "100s", "--limit", "close-timeout=100s"]].concat(),
+    );
+    running.address();
+    let line = running.line().unwrap();
+    let start = concat!("pousse ", env!("CARGO_PKG_VERSION"), " control on http://");
+    let control = line.strip_prefix(start).unwrap_or_else(|| panic!("{line}")).to_owned();
+    let ready = || {
+        let mut stream = TcpStream::connect(&control).unwrap();
+        let head = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer[9..12].to_owned()
+    };
+    assert_eq!(ready(), "200");
+    let mut client = websocket(&address);
+    running.signal(Signal::TERM);
+    running.line_with("event=drain");
+    assert_eq!(ready(), "503");
+    assert_eq!(hear_close(&mut client).0, 1001);
+    while client.read().is_ok() {}
+    assert_eq!(running.exit_code(), Some(0));
+
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("control.sock");
+    let path = format!("unix:{}", path.display());
+    let (running, _) = Running::start(&["--listen", "127.0.0.1:0", "--control", &path]);
+    assert!(running.line().unwrap().ends_with(&format!(" control on {path}")));
+}
+
+#[test]
 fn help_lists_every_flag_of_this_build_in_a_hundred_columns() {
     let (code, help, stderr) = output(&mut pousse(&["--ping", "nonsense", "--help"]));
     assert_eq!((code, stderr.as_str()), (0, ""));
