@@ -5,20 +5,26 @@
 //! noted there, so that no call leads to another.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::slice;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::access::{Access, Decision, Denial};
 use crate::clients::Client;
+use crate::config::Publish;
 use crate::error::Error;
 use crate::event::{Event, Transport};
 use crate::handler::{Context, Handler};
-use crate::http::Request;
+use crate::http::{Refusal, Request};
 use crate::hub::Hub;
 use crate::id::ConnId;
 use crate::message::Message;
 use crate::metrics::Reason;
-use crate::remote::{Command, Commands};
-use crate::routes;
+use crate::perform::handler_failed;
+use crate::remote::{self, Commands};
+use crate::routes::{self, Answer};
+use crate::session::{Command, What};
+use crate::topic::is_topic_name;
 
 /// See the head of this file.
 pub(crate) struct App<H> {
@@ -37,11 +43,7 @@ impl<H: Handler> App<H> {
                 Some(Event::Request(request)) => self.request(id, request),
                 Some(Event::Text(text)) => self.message(id, Message::Text(&text)),
                 Some(Event::Binary(bytes)) => self.message(id, Message::Binary(&bytes)),
-                Some(Event::Command(command)) => {
-                    if let Err(fault) = hub.command(id, *command) {
-                        self.fault(id, fault.code, fault.text);
-                    }
-                }
+                Some(Event::Command(command)) => self.command(id, *command),
                 Some(Event::Fault(fault)) => self.fault(id, fault.code, fault.text),
             }
         }
@@ -58,43 +60,161 @@ impl<H: Handler> App<H> {
     }
 
     fn request(&mut self, id: ConnId, mut request: Box<Request>) {
-        if let Err(refusal) = self.hub.place(id, &mut request) {
-            return self.hub.refuse(id, &request, &refusal);
-        }
         if let Some(code) = self.hub.drain {
             // Its poll was answered before it was told; it is not to ask again and again meanwhile.
             self.hub.tell_the_end(id, code);
         }
-        let on_loopback = self.hub.is_on_loopback(id);
-        if let Err(refusal) = routes::admit(&request, &self.hub.rules, on_loopback) {
-            return self.hub.refuse(id, &request, &refusal);
-        }
-        if !request.is_whole() {
-            let hub = &mut self.hub;
-            if let Some(client) = hub.clients.get_mut(id) {
-                client.connection.read_content(request, &mut hub.turn);
+        let placed = self.hub.place(id, &mut request);
+        let answer = match placed.and_then(|()| self.admit(id, &request)) {
+            Ok(()) if !request.is_whole() => {
+                let hub = &mut self.hub;
+                if let Some(client) = hub.clients.get_mut(id) {
+                    client.connection.read_content(request, &mut hub.turn);
+                }
+                return;
             }
-            return;
-        }
-        let asked = self.call(Some(id), |handler, ctx| handler.on_request(&request, ctx));
-        let answer = match asked {
-            // A handler that panicked here leaves the request to be refused.
-            None => return self.hub.fail_request(id),
-            Some(Some(answer)) => Ok(answer),
-            Some(None) => routes::route(&request, &self.hub.rules),
+            Ok(()) => self.answer(id, &request),
+            Err(refusal) => Err(refusal),
         };
         match answer {
             Ok(answer) => {
-                if self.hub.perform(id, &request, answer) {
-                    log::info!(
-                        "event=opened client={id} peer={} transport=websocket",
-                        request.peer()
-                    );
+                let is_opened = self.hub.perform(id, &request, answer);
+                self.say_opened(id, is_opened);
+                if is_opened {
                     self.call(Some(id), |handler, ctx| handler.on_open(id, &request, ctx));
                 }
             }
             Err(refusal) => self.hub.refuse(id, &request, &refusal),
         }
+    }
+
+    /// Whether the request may go on, which for what is to be published is asked before the content
+    /// is read.
+    fn admit(&mut self, id: ConnId, request: &Request) -> Result<(), Refusal> {
+        let hub = &mut self.hub;
+        routes::admit(request, &hub.rules, hub.is_on_loopback(id))?;
+        if !request.content().is_empty() {
+            // It was asked when its head had come.
+            return Ok(());
+        }
+        if let Some(client) = hub.clients.get_mut(id) {
+            client.grant = None;
+        }
+        match routes::published_topic(request, &hub.rules) {
+            Some(topic) => self.authorize(id, request, Access::Publish(&topic)),
+            None => Ok(()),
+        }
+    }
+
+    /// What is to be done with a whole request, if that may be done.
+    fn answer(&mut self, id: ConnId, request: &Request) -> Result<Answer, Refusal> {
+        let asked = self.call(Some(id), |handler, ctx| handler.on_request(request, ctx));
+        let answer = match asked {
+            None => return Err(handler_failed()),
+            Some(Some(answer)) => answer,
+            Some(None) => routes::route(request, &self.hub.rules)?,
+        };
+        let access = match &answer {
+            Answer::Response(_) | Answer::File => return Ok(answer),
+            Answer::Upgrade(reads) | Answer::EventStream { reads, .. } => {
+                Access::Read(&reads.topics)
+            }
+            Answer::Poll(poll) => Access::Read(&poll.reads.topics),
+            Answer::Publish(topic) => {
+                let asked = routes::published_topic(request, &self.hub.rules);
+                if asked.as_ref() == Some(topic) {
+                    return Ok(answer);
+                }
+                Access::Publish(topic)
+            }
+        };
+        // Messages are not for pages of foreign origins, whatever route led to them.
+        routes::check_origin(request, &self.hub.rules, self.hub.is_on_loopback(id))?;
+        self.authorize(id, request, access)?;
+        Ok(answer)
+    }
+
+    fn authorize(
+        &mut self,
+        id: ConnId,
+        request: &Request,
+        access: Access<'_>,
+    ) -> Result<(), Refusal> {
+        let hub = &self.hub;
+        let (peer, has_credential) = (request.peer(), routes::has_credential(request));
+        if has_credential {
+            hub.gate.may_try(peer, &hub.turn.limits, hub.turn.now)?;
+        }
+        let decision = self.call(Some(id), |handler, ctx| handler.authorize(request, access, ctx));
+        self.decided(id, decision.ok_or_else(handler_failed)?).map_err(|denial| {
+            let refusal = Refusal::from(denial);
+            if has_credential && refusal.status == 401 {
+                let hub = &mut self.hub;
+                hub.gate.failed(peer, &hub.turn.limits, hub.turn.now);
+            }
+            refusal
+        })
+    }
+
+    /// A command of pousse.v1, if that is allowed.
+    fn command(&mut self, id: ConnId, command: Command) {
+        let access = match &command.what {
+            What::Subscribe { topic, .. } => Some((topic, Access::Read(slice::from_ref(topic)))),
+            What::Publish { topic, .. } => Some((topic, Access::Publish(topic))),
+            What::Unsubscribe { .. } => None,
+        };
+        // The hub refuses what is wrong whoever says it.
+        let is_nobodys = |access| {
+            matches!(access, Access::Publish(_)) && self.hub.rules.publish == Publish::Nobody
+        };
+        let access = access
+            .filter(|(topic, access)| is_topic_name(topic) && !is_nobodys(*access))
+            .map(|(_, access)| access);
+        let denied = access.and_then(|access| self.authorize_again(id, access).err());
+        let carried_out = match denied {
+            None => self.hub.command(id, command),
+            Some(refusal) => self.hub.refuse_command(id, &refusal, &command.reference),
+        };
+        if let Err(fault) = carried_out {
+            self.fault(id, fault.code, fault.text);
+        }
+    }
+
+    fn authorize_again(&mut self, id: ConnId, access: Access<'_>) -> Result<(), Refusal> {
+        let grant = self.hub.clients.get(id).and_then(|client| client.grant);
+        let decision =
+            self.call(Some(id), |handler, ctx| handler.authorize_again(id, grant, access, ctx));
+        self.decided(id, decision.ok_or_else(handler_failed)?).map_err(Denial::of_command)
+    }
+
+    fn decided(&mut self, id: ConnId, decision: Decision) -> Result<(), Denial> {
+        match decision {
+            Decision::Allow => {}
+            Decision::Grant(grant) => {
+                if let Some(client) = self.hub.clients.get_mut(id) {
+                    client.grant = Some(grant);
+                }
+            }
+            Decision::Refuse(denial) => return Err(denial),
+        }
+        Ok(())
+    }
+
+    /// Says in the log that a WebSocket was opened, or an event stream begun, and by whom.
+    fn say_opened(&mut self, id: ConnId, is_opened: bool) {
+        let Some(client) = self.hub.clients.get(id) else { return };
+        let (peer, grant) = (client.connection.peer, client.grant);
+        let transport = match client.connection.transport() {
+            Transport::EventStream => "event-stream",
+            _ if is_opened => "websocket",
+            _ => return,
+        };
+        let name = grant.and_then(|grant| {
+            let name = self.call(Some(id), |handler, _| handler.name_of(grant).map(str::to_owned));
+            name.flatten().map(|name| format!(" name={}", name.escape_debug()))
+        });
+        let name = name.unwrap_or_default();
+        log::info!("event=opened client={id} peer={peer} transport={transport}{name}");
     }
 
     pub(crate) fn fault(&mut self, id: ConnId, code: CloseCode, reason: &'static str) {
@@ -156,28 +276,28 @@ impl<H: Handler> App<H> {
         true
     }
 
-    fn carry_out(&mut self, command: Command) {
+    fn carry_out(&mut self, command: remote::Command) {
         let hub = &mut self.hub;
         match command {
-            Command::Publish { topic, payload, kind } => {
+            remote::Command::Publish { topic, payload, kind } => {
                 if let Err(error) = hub.publish(&topic, Message::of(kind, &payload), None) {
                     let error = error.to_string();
                     log::warn!("event=remote_failed topic={topic:?} error={error:?}");
                 }
             }
-            Command::Send { to, payload, kind } => {
+            remote::Command::Send { to, payload, kind } => {
                 if let Err(error) = hub.send(to, Message::of(kind, &payload)) {
                     let error = error.to_string();
                     log::debug!("event=remote_failed client={to} error={error:?}");
                 }
             }
-            Command::Close { conn, code, reason } => {
+            remote::Command::Close { conn, code, reason } => {
                 hub.close(conn, code, &reason, Reason::Handler);
             }
-            Command::Drain(code) => {
+            remote::Command::Drain(code) => {
                 hub.drain.get_or_insert(code);
             }
-            Command::Stop => hub.is_stopped = true,
+            remote::Command::Stop => hub.is_stopped = true,
         }
     }
 

@@ -13,8 +13,9 @@ use crate::connection::Connection;
 use crate::error::PublishError;
 use crate::gate::Counted;
 use crate::http::Peer;
-use crate::id::ConnId;
+use crate::id::{ConnId, Grant};
 use crate::log::Log;
+use crate::metrics::Reason;
 use crate::stream::Stream;
 use crate::tick::Tick;
 use crate::topic::TopicNumber;
@@ -41,6 +42,8 @@ pub struct Client {
     pub(crate) is_proxy: bool,
     /// It has not made a request yet.
     is_fresh: bool,
+    /// What the handler called it when it was asked about the present request.
+    pub(crate) grant: Option<Grant>,
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
     /// The system says that the peer's bytes end: reads go on until they have.
@@ -159,6 +162,7 @@ impl Clients {
             held_bytes: 0,
             is_proxy: false,
             is_fresh: true,
+            grant: None,
             is_readable: false,
             is_writable: true,
             is_read_closed: false,
@@ -440,6 +444,16 @@ impl Clients {
 impl Client {
     pub(crate) fn reads(&self, topic: TopicNumber) -> bool {
         self.connection.cursor.readings.iter().any(|reading| reading.topic == topic)
+    }
+
+    /// Before its socket is closed: an end that TLS was not told of looks like a line that was cut
+    /// (RFC 8446 §6.1). Where something is missing that was promised, it is to look like that.
+    pub(crate) fn part(&mut self) {
+        let is_whole = self.connection.waiting_bytes() == 0
+            && self.connection.ending(Reason::Gone).why != Reason::File;
+        if is_whole && !self.is_shut {
+            self.stream.part();
+        }
     }
 
     /// Whether it stands in the list of clients that handlers see.

@@ -12,6 +12,7 @@ use std::{fmt, net};
 
 use crate::error::Error;
 use crate::network::Network;
+use crate::tls::Tls;
 
 /// What a server is to do.
 ///
@@ -29,9 +30,10 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// A folder to serve in place of the built-in page (feature `files`).
     pub root: Option<PathBuf>,
-    /// Who may publish by `POST` or over pousse.v1, which no handler is asked about. `None`: anyone
-    /// if every address is a loopback one of TCP and neither `hosts` nor `trusted_proxies` are
-    /// given (behind a reverse proxy it would be the world), else nobody.
+    /// Who may publish by `POST` or over pousse.v1: nobody, or anyone whom the handler's
+    /// `authorize` does not refuse. `None`: anyone if every address is a loopback one of TCP and
+    /// neither `hosts` nor `trusted_proxies` are given (behind a reverse proxy it would be the
+    /// world), else nobody.
     pub publish: Option<Publish>,
     /// Origins whose pages may connect, beside the server's own: `https://example.org`, `null`.
     pub origins: Vec<String>,
@@ -46,6 +48,9 @@ pub struct Config {
     /// WebSocket subprotocols that the handler speaks. pousse.v1 is built in (feature `v1`) and
     /// goes before them.
     pub subprotocols: Vec<String>,
+    /// The certificate with which the TCP listeners speak TLS, https and wss, and nothing else
+    /// (feature `tls`). Unix sockets stay plain.
+    pub tls: Option<Tls>,
     /// Every number.
     pub limits: Limits,
 }
@@ -62,6 +67,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             limit_loopback: false,
             subprotocols: Vec::new(),
+            tls: None,
             limits: Limits::default(),
         }
     }
@@ -82,14 +88,7 @@ impl Config {
     /// The same for a server that may have its listeners from elsewhere.
     pub(crate) fn check_but_addresses(&self) -> Result<(), Error> {
         let wrong = |what: &str| Err(Error::Config(what.into()));
-        for origin in &self.origins {
-            if !is_origin(origin) {
-                return wrong(&format!(
-                    "origin {origin:?} is not of the form https://HOST or http://HOST:PORT, \
-                     without a path (or null)"
-                ));
-            }
-        }
+        check_origins(&self.origins)?;
         if self.subprotocols.iter().any(|name| PROTOCOL_V1 == Some(name)) {
             return wrong("subprotocol pousse.v1 is built in: handlers do not speak it");
         }
@@ -119,6 +118,17 @@ impl Config {
     }
 }
 
+/// Looks for origins that no page can have.
+pub(crate) fn check_origins(origins: &[String]) -> Result<(), Error> {
+    match origins.iter().find(|origin| !is_origin(origin)) {
+        None => Ok(()),
+        Some(origin) => Err(Error::Config(format!(
+            "origin {origin:?} is not of the form https://HOST or http://HOST:PORT, without a \
+             path (or null)"
+        ))),
+    }
+}
+
 /// Whether a byte may stand in a token (RFC 9110 §5.6.2): a method, a field name, a subprotocol.
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
@@ -145,7 +155,7 @@ pub(crate) const FIELDS_MAX: usize = 128;
 /// Who may publish over HTTP and in the daemon's text mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Publish {
-    /// Everyone who can connect.
+    /// Everyone who can connect, unless the handler refuses.
     Anyone,
     /// Only the program itself.
     Nobody,
@@ -414,6 +424,8 @@ limits! {
     max_per_ip: count = 256, flag "max-per-ip", zero false;
     /// New clients of one address at once; as many are free again after 5 s. 429, then the end.
     max_new_per_ip: count = 100, limit "max-new-per-ip", zero false;
+    /// Wrong credentials of one address at once; as many are free again after 5 s. 429.
+    auth_failures: count = 20, limit "auth-failures", zero false;
     /// Clients who have not made a request yet, but at most a tenth of `max-clients` (or 64, if
     /// that is more). The oldest of them is dropped for the next.
     openings: count = 1000, limit "openings", zero false;
@@ -475,6 +487,8 @@ limits! {
     turn_write: bytes = 256 * KIB, limit "turn-write", zero false;
     /// Connections accepted by one listener in one turn.
     turn_accept: count = 64, limit "turn-accept", zero false;
+    /// Steps of TLS handshakes in one turn, all clients together.
+    turn_handshakes: count = 16, limit "turn-handshakes", zero false;
     /// Readers of one topic offered its new messages in one slice of a turn.
     turn_readers: count = 1024, limit "turn-readers", zero false;
     /// How long one step of a turn goes on before everyone else has theirs.

@@ -38,7 +38,7 @@ use crate::log::Log;
 use crate::long_poll::LongPoll;
 use crate::message::Message;
 use crate::metrics::Reason;
-use crate::outbox::{Flush, Outbox};
+use crate::outbox::{Flush, Outbox, Sink};
 use crate::outgoing::Outgoing;
 use crate::poll::Poll;
 use crate::response::Response;
@@ -354,11 +354,7 @@ impl Connection {
     ///
     /// # Errors
     /// What the socket said; the connection is to be aborted then.
-    pub fn write_to(
-        &mut self,
-        sink: &mut impl std::io::Write,
-        turn: &mut Turn,
-    ) -> std::io::Result<Flush> {
+    pub fn write_to(&mut self, sink: &mut impl Sink, turn: &mut Turn) -> std::io::Result<Flush> {
         let result = self.out.write_to(sink, turn);
         if let Ok(Flush::Drained) = result
             && self.until == Tick::NEVER
@@ -534,7 +530,7 @@ impl Connection {
     }
 
     /// Answers what is no request yet, and so nobody else hears of.
-    fn refuse_unread(&mut self, refusal: &Refusal, turn: &mut Turn) {
+    pub(crate) fn refuse_unread(&mut self, refusal: &Refusal, turn: &mut Turn) {
         if let Stage::Head(_) = self.stage {
             // What is known of the request before says nothing of this one.
             self.exchange = Exchange::default();

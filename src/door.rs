@@ -65,6 +65,7 @@ impl<H: Handler> Server<H> {
         for id in done.drain(..) {
             let hub = &mut self.app.hub;
             let Some(mut client) = hub.clients.remove(id, &mut hub.log) else { continue };
+            client.part();
             // Closing the descriptor would do, were it not for a copy of it in a child process.
             let _ = self.poll.registry().deregister(&mut client.stream);
             hub.gate.leave(&mut client.counted);
@@ -90,7 +91,8 @@ impl<H: Handler> Server<H> {
         self.listeners.close(self.poll.registry());
         for id in self.app.hub.clients.ids() {
             let hub = &mut self.app.hub;
-            let Some(client) = hub.clients.remove(id, &mut hub.log) else { continue };
+            let Some(mut client) = hub.clients.remove(id, &mut hub.log) else { continue };
+            client.part();
             self.app.farewell(&client, Reason::Drain);
         }
         self.commands.close();
@@ -120,7 +122,7 @@ impl<H: Handler> Server<H> {
             if !self.may_accept() {
                 break;
             }
-            match self.listeners.accept(at, now)? {
+            match self.listeners.accept(at, self.app.hub.tls.as_ref(), now)? {
                 Comes::Client(stream, peer) => self.welcome(stream, peer, at),
                 Comes::TooMany(stream, peer) => {
                     self.turn_away(stream, peer, Reason::Descriptors);
@@ -142,7 +144,8 @@ impl<H: Handler> Server<H> {
         log::info!("event=refused peer={peer} {refusal}");
         let turn = &mut self.app.hub.turn;
         turn.counters.count_refused(reason);
-        if reason == Reason::Deny {
+        // Before TLS there is nothing that could be told and understood.
+        if reason == Reason::Deny || stream.is_handshaking() {
             return;
         }
         let mut outbox = turn.lend();

@@ -30,6 +30,8 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The certificate or its key cannot be used. The text says which, and what is wanted.
+    Tls(String),
     /// The system's readiness queue failed: nothing can be served any more.
     Poll(io::Error),
     /// A handler panicked. Its connection is closed with 1011, the server goes on.
@@ -59,7 +61,7 @@ impl fmt::Display for Error {
                 ),
                 _ => write!(f, "cannot listen on {address}: {source}"),
             },
-            Error::Config(what) => f.write_str(what),
+            Error::Config(what) | Error::Tls(what) => f.write_str(what),
             Error::Root { path, source } => {
                 write!(f, "cannot serve files from {}: {source}", path.display())
             }

@@ -7,7 +7,6 @@ use crate::config::PROTOCOL_V1;
 use crate::files::Found;
 use crate::http::Request;
 use crate::log::Log;
-use crate::origin;
 use crate::outbox::Outbox;
 use crate::poll::{self, Poll};
 use crate::response::{Response, put_field, put_number, put_status};
@@ -20,21 +19,17 @@ pub(crate) struct Exchange {
     pub(crate) is_head: bool,
     /// The connection ends with the answer.
     pub(crate) is_last: bool,
-    /// Which of the configured origins the page that asks is of: it gets CORS fields.
+    /// Which of the listed origins the page that asks is of: it gets CORS fields.
     pub(crate) origin: Option<u16>,
 }
 
 impl Exchange {
     /// The exchange that `request` begins.
     pub(crate) fn of(request: &Request, turn: &Turn) -> Self {
-        let origin = request.field("origin").and_then(|origin| {
-            let mut listed = turn.origins.iter();
-            listed.position(|it| origin::is_same(it, origin))
-        });
         Self {
             is_head: request.method() == "HEAD",
             is_last: request.wants_close() || request.refusal.is_some(),
-            origin: origin.and_then(|at| u16::try_from(at).ok()),
+            origin: request.field("origin").and_then(|origin| turn.origins.find(origin)),
         }
     }
 
@@ -112,7 +107,7 @@ impl Exchange {
                 b"Vary: Accept, Origin\r\n\
                   X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
             );
-            if let Some(origin) = self.origin.and_then(|at| turn.origins.get(usize::from(at))) {
+            if let Some(origin) = self.origin.and_then(|it| turn.origins.text(it)) {
                 // The configured text, never the peer's.
                 put_field(out, "Access-Control-Allow-Origin", origin.as_bytes());
                 out.extend_from_slice(

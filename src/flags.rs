@@ -31,6 +31,9 @@ pub(crate) enum Task {
 /// All that can be set from outside.
 pub(crate) struct Settings {
     pub(crate) config: Config,
+    /// Files of a certificate and of its key: both or neither.
+    pub(crate) tls_cert: Option<String>,
+    pub(crate) tls_key: Option<String>,
     pub(crate) log: LevelFilter,
     /// An address was given, so it is not the default that stands in `listen`.
     pub(crate) has_address: bool,
@@ -45,8 +48,13 @@ pub(crate) fn read(
     env: impl Fn(&str) -> Option<OsString>,
     limits: &Limits,
 ) -> Result<Task, Refusal> {
-    let mut settings =
-        Settings { config: Config::default(), log: LevelFilter::Info, has_address: false };
+    let mut settings = Settings {
+        config: Config::default(),
+        tls_cert: None,
+        tls_key: None,
+        log: LevelFilter::Info,
+        has_address: false,
+    };
     settings.config.limits = limits.clone();
     let table = table();
     let (line, question) = command_line(&table, args)?;
@@ -60,9 +68,9 @@ pub(crate) fn read(
     }
     settings.apply(&environment).map_err(Refusal::config)?;
     // What does not hold together is the flags' fault if it did without them.
-    let refuse = if settings.config.check().is_ok() { Refusal::usage } else { Refusal::config };
+    let refuse = if settings.check().is_ok() { Refusal::usage } else { Refusal::config };
     settings.apply(&line).map_err(Refusal::usage)?;
-    settings.config.check().map_err(|error| refuse(error.to_string()))?;
+    settings.check().map_err(refuse)?;
     match line.iter().any(|given| given.setting.name == "check") {
         true => Ok(Task::Check(settings)),
         false => Ok(Task::Run(settings)),
@@ -70,6 +78,16 @@ pub(crate) fn read(
 }
 
 impl Settings {
+    /// Looks for settings that cannot hold together.
+    fn check(&self) -> Result<(), String> {
+        let missing = match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => "tls-cert is given and tls-key is not",
+            (None, Some(_)) => "tls-key is given and tls-cert is not",
+            _ => return self.config.check().map_err(|error| error.to_string()),
+        };
+        Err(format!("{missing}: TLS needs both, a certificate and its key"))
+    }
+
     fn apply(&mut self, given: &[Given<'_>]) -> Result<(), String> {
         let mut replaced = Vec::new();
         for Given { setting, label, value } in given {
@@ -145,6 +163,10 @@ pub(crate) fn table() -> Vec<Setting> {
              Default: 127.0.0.1:8080.", Set::Own(listen)), |s| s.config.listen.clear()),
         row(SERVE, "root", "DIR",
             "Serve the files of this folder. Default: the built-in page.", Set::Own(root)),
+        row(SERVE, "tls-cert", "FILE",
+            "Speak TLS (https, wss) on every TCP address, with this certificate: PEM, those that \
+             lead to a root behind it. Needs --tls-key.", Set::Own(tls_cert)),
+        row(SERVE, "tls-key", "FILE", "The key of that certificate: PEM.", Set::Own(tls_key)),
         row(SERVE, "publish", "WHO",
             "Who may publish: anyone or nobody. Default: anyone if every address is a loopback one \
              and neither --host nor --trust-proxy is given, else nobody.", Set::Own(publish)),
@@ -181,8 +203,8 @@ pub(crate) fn table() -> Vec<Setting> {
 
 /// Settings that belong to the surface but not to this build. To say so is kinder than "unknown".
 #[rustfmt::skip]
-const NOT_YET: [&str; 8] = [
-    "control", "tls-cert", "tls-key", "subscribe", "token-file", "deflate", "redis", "reuse-port",
+const NOT_YET: [&str; 6] = [
+    "control", "subscribe", "token-file", "deflate", "redis", "reuse-port",
 ];
 
 fn listen(settings: &mut Settings, text: &str) -> Result<(), String> {
@@ -194,6 +216,16 @@ fn listen(settings: &mut Settings, text: &str) -> Result<(), String> {
 
 fn root(settings: &mut Settings, text: &str) -> Result<(), String> {
     settings.config.root = Some(text.into());
+    Ok(())
+}
+
+fn tls_cert(settings: &mut Settings, text: &str) -> Result<(), String> {
+    settings.tls_cert = Some(text.into());
+    Ok(())
+}
+
+fn tls_key(settings: &mut Settings, text: &str) -> Result<(), String> {
+    settings.tls_key = Some(text.into());
     Ok(())
 }
 

@@ -33,6 +33,7 @@ pub(crate) struct Gate {
 struct Source {
     clients: usize,
     arrivals: Bucket,
+    failures: Bucket,
 }
 
 /// What an address is counted under. A client keeps it, to give it back when it leaves.
@@ -123,6 +124,31 @@ impl Gate {
         }
     }
 
+    /// Somebody at this address has shown a credential that is none.
+    pub(crate) fn failed(&mut self, peer: Peer, limits: &Limits, now: Tick) {
+        if let Peer::Tcp(address) = peer
+            && let Some(network) = self.counts(address.ip())
+        {
+            self.sweep(limits, now);
+            self.sources.entry(network).or_default().failures.take(limits.auth_failures, now);
+        }
+    }
+
+    /// Whether another credential of this address is looked at.
+    ///
+    /// # Errors
+    /// [`Refusal`]: 429, too many have been wrong.
+    pub(crate) fn may_try(&self, peer: Peer, limits: &Limits, now: Tick) -> Result<(), Refusal> {
+        let Peer::Tcp(address) = peer else { return Ok(()) };
+        let source = self.counts(address.ip()).and_then(|network| self.sources.get(&network));
+        match source {
+            Some(it) if !it.failures.has_room(limits.auth_failures, now) => {
+                Err(refusal(Reason::AuthFailures))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn denies(&self, address: IpAddr) -> bool {
         self.deny.iter().any(|network| network.contains(address))
     }
@@ -148,7 +174,9 @@ impl Gate {
     fn sweep(&mut self, limits: &Limits, now: Tick) {
         if self.sources.len() >= self.sweep_at {
             self.sources.retain(|_, source| {
-                source.clients > 0 || !source.arrivals.is_empty(limits.max_new_per_ip, now)
+                source.clients > 0
+                    || !source.arrivals.is_empty(limits.max_new_per_ip, now)
+                    || !source.failures.is_empty(limits.auth_failures, now)
             });
             self.sources.shrink_to(SWEEP_MIN);
             self.sweep_at = SWEEP_MIN.max(2 * self.sources.len());
@@ -165,6 +193,9 @@ pub(crate) fn refusal(reason: Reason) -> Refusal {
         }
         Reason::MaxPerIp => {
             (429, "too many connections of one address; close some, or raise max-per-ip")
+        }
+        Reason::AuthFailures => {
+            (429, "too many wrong credentials of this address; try again in a few seconds")
         }
         _ => (429, "too many new connections of one address; try again in a few seconds"),
     };
@@ -185,7 +216,7 @@ mod tests {
     }
 
     fn limits() -> Limits {
-        Limits { max_per_ip: 2, max_new_per_ip: 5, ..Limits::default() }
+        Limits { max_per_ip: 2, max_new_per_ip: 5, auth_failures: 3, ..Limits::default() }
     }
 
     fn gate(change: impl FnOnce(&mut Config)) -> Gate {
@@ -277,6 +308,19 @@ mod tests {
         gate.forward(&request("192.0.2.7"), &mut places[2], &limits).unwrap();
         let denied = gate.forward(&request("198.51.100.9"), &mut places[2], &limits);
         assert_eq!((denied.unwrap_err().status, places[2]), (403, None));
+    }
+
+    #[test]
+    fn after_some_wrong_credentials_no_more_are_looked_at_for_a_while() {
+        let (mut gate, limits) = (gate(|_| {}), limits());
+        let peer = tcp("192.0.2.7");
+        for _ in 0..3 {
+            gate.may_try(peer, &limits, Tick(0)).unwrap();
+            gate.failed(peer, &limits, Tick(0));
+        }
+        assert_eq!(gate.may_try(peer, &limits, Tick(0)).unwrap_err().status, 429);
+        gate.may_try(tcp("192.0.2.8"), &limits, Tick(0)).unwrap();
+        gate.may_try(peer, &limits, Tick(20)).unwrap();
     }
 
     #[test]

@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::config::Publish;
+use crate::access::{Access, Decision, Denial};
+use crate::config::{Publish, check_origins};
 use crate::error::{Error, PublishError, SendError, SubscribeError};
 use crate::event::Transport;
 use crate::http::{Peer, Request};
 use crate::hub::Hub;
-use crate::id::{After, ConnId, EntryId};
+use crate::id::{After, ConnId, EntryId, Grant};
 use crate::message::Message;
 use crate::metrics::{Counters, Reason};
 use crate::routes::Answer;
+use crate::tls::Tls;
 use crate::topic::TOPIC_DEFAULT;
 
 /// What the server calls. All but `on_message` do nothing unless written.
@@ -47,8 +49,8 @@ pub trait Handler {
     /// A WebSocket sent a message. It borrows from the loop's buffer: copy what is to be kept.
     ///
     /// What is published by `POST /api/messages`, or by a command of pousse.v1, goes straight into
-    /// the log and does not come here; `Config::publish` decides who may, and `on_request` can see
-    /// or answer a `POST` first.
+    /// the log and does not come here; `Config::publish` and [`authorize`](Self::authorize) decide
+    /// who may, and `on_request` can see or answer a `POST` first.
     fn on_message(&mut self, conn: ConnId, message: Message<'_>, ctx: &mut Context<'_>);
 
     /// A WebSocket ended; exactly once for each `on_open`. The code is 1006 if there was no
@@ -62,6 +64,47 @@ pub trait Handler {
 
     /// A whole request has come. `None`: the built-in routes answer it.
     fn on_request(&mut self, request: &Request, ctx: &mut Context<'_>) -> Option<Answer> {
+        None
+    }
+
+    /// Whether this request may read or publish. Asked before the content of a `POST` is read, and
+    /// before any other answer than a [`Response`](crate::Response) or a file is given, whatever
+    /// route led to it; not asked where `Config::publish` is nobody.
+    ///
+    /// A [`Grant`] stays with the connection until its next request: a WebSocket has it for life.
+    /// A handler that panics here has not allowed it.
+    fn authorize(
+        &mut self,
+        request: &Request,
+        access: Access<'_>,
+        ctx: &mut Context<'_>,
+    ) -> Decision {
+        Decision::Allow
+    }
+
+    /// Whether a WebSocket of pousse.v1 may subscribe to one more topic, or publish. A client that
+    /// is refused is told so (403) and stays connected. What the handler itself publishes and
+    /// subscribes, as in text mode, it is not asked about.
+    ///
+    /// Whoever writes [`authorize`](Self::authorize) writes this as well. Else a client with a
+    /// grant may do nothing more, and one without may read here what it could not be opened with.
+    fn authorize_again(
+        &mut self,
+        conn: ConnId,
+        grant: Option<Grant>,
+        access: Access<'_>,
+        ctx: &mut Context<'_>,
+    ) -> Decision {
+        match grant {
+            None => Decision::Allow,
+            Some(_) => Decision::Refuse(Denial::forbidden(
+                "nothing more is allowed on this connection than what it was opened with",
+            )),
+        }
+    }
+
+    /// What log lines call a client with this grant.
+    fn name_of(&self, grant: Grant) -> Option<&str> {
         None
     }
 
@@ -216,6 +259,22 @@ impl Context<'_> {
         Some(self.hub.log.topic(reading.topic).name().clone())
     }
 
+    /// What `authorize` called the client, for as long as its request or WebSocket lasts.
+    pub fn grant(&self, conn: ConnId) -> Option<Grant> {
+        self.hub.clients.get(conn)?.grant
+    }
+
+    /// Lets pages of these origins connect from now on, in place of `Config::origins`. Whoever is
+    /// connected stays.
+    ///
+    /// # Errors
+    /// [`Error::Config`]; then nothing was changed.
+    pub fn set_origins(&mut self, origins: Vec<String>) -> Result<(), Error> {
+        check_origins(&origins)?;
+        self.hub.set_origins(origins);
+        Ok(())
+    }
+
     /// Whether clients may publish, by the configuration.
     pub fn may_publish(&self) -> bool {
         self.hub.rules.publish == Publish::Anyone
@@ -229,6 +288,12 @@ impl Context<'_> {
             let order = self.hub.wakes_made;
             self.hub.wakes.push(std::cmp::Reverse((at, order, token)));
         }
+    }
+
+    /// Replaces the certificate, for connections accepted from now on; those that are here go on
+    /// with the one they began with. Which listeners speak TLS was decided when they were bound.
+    pub fn set_tls(&mut self, tls: Tls) {
+        self.hub.tls = Some(tls);
     }
 
     /// The moment at which this turn of the loop began.

@@ -55,7 +55,11 @@ impl Refusal {
 
     /// The refusal as an answer.
     pub(crate) fn response(&self) -> Response {
-        let response = Response::problem(self.status, &self.detail);
+        let response = match self.reason {
+            // Who does not see that it is the wrong scheme looks at it with a tool, not a program.
+            Reason::Tls => Response::text(self.status, format!("{}\n", self.detail)),
+            _ => Response::problem(self.status, &self.detail),
+        };
         self.fields.iter().fold(response, |response, (name, value)| response.with(name, *value))
     }
 }
@@ -167,12 +171,29 @@ impl Request {
             && self.lists("upgrade", "websocket")
     }
 
+    /// Whether `Accept` names an event stream; `*/*` does not.
+    pub fn accepts_event_stream(&self) -> bool {
+        self.members("accept").any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_named =
+                parts.next().is_some_and(|it| it.eq_ignore_ascii_case("text/event-stream"));
+            // A weight of 0 means "not this" (RFC 9110 §12.4.2).
+            let is_no = |part: &str| {
+                let weight =
+                    part.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("q"));
+                weight.is_some_and(|(_, value)| value.trim().parse() == Ok(0.0))
+            };
+            is_named && !parts.any(is_no)
+        })
+    }
+
     /// Whether the request is HTTP/1.1 and not 1.0.
     pub(crate) fn is_1_1(&self) -> bool {
         self.is_1_1
     }
 
-    pub(crate) fn raw_fields(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+    /// The values of all fields of this name, text or not.
+    pub fn raw_fields(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.fields
             .iter()
             .filter(|(field, _)| self.bytes(*field).eq_ignore_ascii_case(name.as_bytes()))

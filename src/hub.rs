@@ -17,13 +17,14 @@ use crate::files::Files;
 use crate::forms::Gap;
 use crate::gate::Gate;
 use crate::http::{Refusal, Request};
-use crate::id::{After, ConnId, EntryId};
+use crate::id::{After, ConnId, EntryId, Grant};
 use crate::log::Log;
 use crate::message::Message;
 use crate::metrics::Reason;
 use crate::outbox::Outbox;
 use crate::routes::{self, Rules};
 use crate::session::{self, Command, Reference, What};
+use crate::tls::Tls;
 use crate::topic::TopicNumber;
 use crate::turn::Turn;
 use crate::websocket::Fault;
@@ -47,6 +48,8 @@ pub(crate) struct Hub {
     pub(crate) gate: Gate,
     /// Whether each listener can be reached from this machine alone.
     pub(crate) on_loopback: Vec<bool>,
+    /// What clients of the listeners that speak TLS are met with.
+    pub(crate) tls: Option<Tls>,
     /// The moment at which this turn began.
     pub(crate) now: Instant,
     /// When a handler wants to be woken, and with which token; the middle keeps the order.
@@ -84,6 +87,7 @@ impl Hub {
             files,
             gate: Gate::new(config),
             on_loopback,
+            tls: config.tls.clone(),
             now,
             wakes: BinaryHeap::new(),
             wakes_made: 0,
@@ -108,8 +112,8 @@ impl Hub {
         Ok(id)
     }
 
-    /// Publishes for a client, once for each key. Who publishes is not read while readers are
-    /// behind.
+    /// Publishes for a client, once for each key of its publisher. Who publishes is not read while
+    /// readers are behind.
     pub(crate) fn publish_for(
         &mut self,
         conn: ConnId,
@@ -118,9 +122,10 @@ impl Hub {
         key: Option<&str>,
     ) -> Result<(TopicNumber, EntryId), Refusal> {
         let now = self.turn.now;
+        let grant = self.clients.get(conn).and_then(|client| client.grant);
         let appended = match key {
             None => self.log.append(topic, message, None, now).map(|it| (it, true)),
-            Some(key) => self.log.append_once(topic, message, key, now),
+            Some(key) => self.log.append_once(topic, message, &own_key(grant, key), now),
         };
         let ((number, id), is_new) = appended.map_err(refusal_of)?;
         if is_new {
@@ -131,6 +136,12 @@ impl Hub {
             client.is_publisher = true;
         }
         Ok((number, id))
+    }
+
+    /// Lets pages of these origins in from now on, beside the server's own, and no others.
+    pub(crate) fn set_origins(&mut self, origins: Vec<String>) {
+        self.turn.origins.list(&origins);
+        self.rules.origins = origins;
     }
 
     /// Whether something waits for the next turn that no event will announce.
@@ -317,10 +328,21 @@ impl Hub {
                 result.err()
             }
         };
-        let (Some(refusal), Some(client)) = (refused, self.clients.get_mut(conn)) else {
-            return Ok(());
-        };
-        client.connection.refuse_command(&refusal, &reference, &mut self.turn)
+        refused.map_or(Ok(()), |refusal| self.refuse_command(conn, &refusal, &reference))
+    }
+
+    /// Answers a command with what is wrong with it.
+    ///
+    /// # Errors
+    /// It was one too many: the connection is closing.
+    pub(crate) fn refuse_command(
+        &mut self,
+        conn: ConnId,
+        refusal: &Refusal,
+        reference: &Reference,
+    ) -> Result<(), Fault> {
+        let Some(client) = self.clients.get_mut(conn) else { return Ok(()) };
+        client.connection.refuse_command(refusal, reference, &mut self.turn)
     }
 
     fn answer(&mut self, conn: ConnId, put: impl FnOnce(&mut Outbox)) {
@@ -351,6 +373,14 @@ impl Hub {
     pub(crate) fn is_on_loopback(&self, conn: ConnId) -> bool {
         let listener = self.clients.get(conn).map_or(0, |client| usize::from(client.listener));
         self.on_loopback.get(listener).copied().unwrap_or(false)
+    }
+}
+
+/// A key as the log knows it. Those of two publishers never meet; all who have no grant are one.
+fn own_key(publisher: Option<Grant>, key: &str) -> String {
+    match publisher {
+        Some(Grant(number)) => format!("{number} {key}"),
+        None => format!(" {key}"),
     }
 }
 

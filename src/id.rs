@@ -1,4 +1,5 @@
-//! Names: of a client ([`ConnId`]) and of an entry of the log ([`EntryId`], [`After`]).
+//! Names: of a client ([`ConnId`]), of who stands behind it ([`Grant`]), and of an entry of the log
+//! ([`EntryId`], [`After`]).
 //!
 //! Pure values. Nothing here knows what is behind a name or whether it still exists.
 
@@ -48,6 +49,13 @@ impl fmt::Display for ConnId {
         write!(f, "{}-{}", self.index, self.generation)
     }
 }
+
+/// Names who a client is, or by what right it acts: a number of the handler's, which the server
+/// keeps with the connection and hands back whenever something more is asked for on it.
+///
+/// Whoever has the same grant is the same publisher: they share their idempotency keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Grant(pub u64);
 
 /// Names an entry: the run of the server that wrote it, then its place in that run.
 ///

@@ -44,25 +44,28 @@
 //!  4  forms       an entry as it leaves          outgoing   an outbox and its delay
 //!     head        a request head as it arrives   stream     TCP and unix sockets
 //!     forwarded   whom a proxy speaks for
+//!     access      what a client may do
 //!  3  log         everything published           turn       what the loop lends
 //!     http        requests                       remote     the door for other threads
 //!  2  topic       the entries of one name        websocket  messages over frames
-//!     origin      who may ask
+//!     origin      who may ask                    tls_session  one client's TLS
 //!  1  config      every setting and limit        outbox     bytes on their way out
 //!     response    answers as bytes               files      from a path to a file
 //!     deadlines   who must be looked at by when  bucket     how much at once
-//!     drain       who is told of the end when
+//!     drain       who is told of the end when    tls        a certificate and its key
 //!  0  id  message  error  metrics  network  tick  json  input  percent
 //! ```
 //!
 //! # Features
 //!
 //! `daemon` (default): the program `pousse`. `v1` (default): the subprotocol pousse.v1, JSON over
-//! one WebSocket. `files`: [`Config::root`], folders of static files.
+//! one WebSocket. `tls` (default): [`Config::tls`], https and wss. `files`: [`Config::root`],
+//! folders of static files.
 //! Without any: mio, tungstenite, slab, httparse, socket2, bytes, log and what these pull in.
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod app;
 mod bucket;
 mod clients;
@@ -108,18 +111,21 @@ mod session;
 mod stage;
 mod stream;
 mod tick;
+mod tls;
+mod tls_session;
 mod topic;
 mod turn;
 mod websocket;
 
 pub use tungstenite::protocol::frame::coding::CloseCode;
 
+pub use crate::access::{Access, Decision, Denial};
 pub use crate::config::{Address, Config, LIMITS, Limit, Limits, Publish};
 pub use crate::error::{Error, PublishError, RemoteError, SendError, SubscribeError};
 pub use crate::event::Transport;
 pub use crate::handler::{ClientInfo, Context, Handler};
 pub use crate::http::{Peer, Request};
-pub use crate::id::{After, BadEntryId, ConnId, EntryId};
+pub use crate::id::{After, BadEntryId, ConnId, EntryId, Grant};
 pub use crate::message::{Kind, Message};
 pub use crate::metrics::{Counters, Histogram, Reason, Way};
 pub use crate::network::Network;
@@ -128,6 +134,7 @@ pub use crate::response::Response;
 pub use crate::routes::{Answer, Poll, Reads};
 pub use crate::server::Server;
 pub use crate::stream::Inherited;
+pub use crate::tls::Tls;
 
 /// The parts below the loop, for tests and fuzzing. Not covered by the promise of semver.
 #[doc(hidden)]
@@ -139,7 +146,7 @@ pub mod seam {
     pub use crate::event::{Ending, Event};
     pub use crate::http::Refusal;
     pub use crate::log::{Log, Place};
-    pub use crate::outbox::{Flush, Outbox};
+    pub use crate::outbox::{Flush, Outbox, Sink};
     pub use crate::routes::{Rules, handshake};
     pub use crate::tick::Tick;
     pub use crate::topic::{Entry, Topic, TopicNumber};

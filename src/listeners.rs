@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
-use crate::config::Address;
+use crate::config::Config;
 use crate::error::Error;
 use crate::http::Peer;
 use crate::stream::{Inherited, Listener, Stream};
+use crate::tls::Tls;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -54,9 +55,9 @@ pub(crate) enum Comes {
 
 impl Waiting {
     /// The next client; `None`: nobody waits.
-    fn accept(&mut self) -> io::Result<Option<(Stream, Peer)>> {
+    fn accept(&mut self, tls: Option<&Tls>) -> io::Result<Option<(Stream, Peer)>> {
         for _ in 0..GONE_MAX {
-            match self.listener.accept() {
+            match self.listener.accept(tls) {
                 Ok(client) => return Ok(Some(client)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.is_ready = false;
@@ -73,19 +74,20 @@ impl Waiting {
 
 impl Listeners {
     /// Listens on all addresses, then on what listens already; the token of the first is `first`,
-    /// the others follow.
+    /// the others follow. Those of TCP speak TLS if there is a certificate.
     ///
     /// # Errors
     /// [`Error::Bind`], [`Error::Poll`].
     pub(crate) fn bind(
-        addresses: &[Address],
+        config: &Config,
         inherited: Vec<Inherited>,
         registry: &Registry,
         first: usize,
     ) -> Result<Self, Error> {
         let mut all = Vec::new();
-        let bound = addresses.iter().map(Listener::bind);
-        let adopted = inherited.into_iter().map(Listener::adopt);
+        let has_tls = config.tls.is_some();
+        let bound = config.listen.iter().map(|address| Listener::bind(address, has_tls));
+        let adopted = inherited.into_iter().map(|it| Listener::adopt(it, has_tls));
         for (at, listener) in bound.chain(adopted).enumerate() {
             let mut listener = listener?;
             listener.register(registry, Token(first + at)).map_err(Error::Poll)?;
@@ -133,11 +135,16 @@ impl Listeners {
     ///
     /// # Errors
     /// The system had no descriptor or no memory. Accepting pauses; those who wait go on waiting.
-    pub(crate) fn accept(&mut self, at: usize, now: Instant) -> io::Result<Comes> {
+    pub(crate) fn accept(
+        &mut self,
+        at: usize,
+        tls: Option<&Tls>,
+        now: Instant,
+    ) -> io::Result<Comes> {
         let Some(it) = self.all.get_mut(at).filter(|it| it.is_ready) else {
             return Ok(Comes::Nobody);
         };
-        let accepted = it.accept();
+        let accepted = it.accept(tls);
         match accepted {
             Ok(Some((stream, peer))) => {
                 self.is_exhausted = false;
@@ -149,7 +156,7 @@ impl Listeners {
                 let is_lack = std::mem::replace(&mut self.is_exhausted, true);
                 if is_lack
                     && self.spare.take().is_some()
-                    && let Ok(Some((stream, peer))) = it.accept()
+                    && let Ok(Some((stream, peer))) = it.accept(tls)
                 {
                     return Ok(Comes::TooMany(stream, peer));
                 }

@@ -14,12 +14,15 @@ mod systemd;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::net::ToSocketAddrs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
 use pousse::{
-    CloseCode, ConnId, Context, Error, Handler, LIMITS, Limits, Message, Publish, Server,
+    Address, CloseCode, ConnId, Context, Error, Handler, LIMITS, Limits, Message, Publish, Server,
+    Tls,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -65,7 +68,7 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let code = match error {
             Error::Bind { .. } => UNAVAILABLE,
-            Error::Config(_) | Error::Root { .. } => CONFIG,
+            Error::Config(_) | Error::Root { .. } | Error::Tls(_) => CONFIG,
             _ => INTERNAL,
         };
         Self { code, sentence: error.to_string() }
@@ -143,12 +146,17 @@ fn serve(mut settings: Settings) -> Result<ExitCode, Refusal> {
         .map_err(|error| Refusal::internal("signals cannot be received", &error))?;
     // Shared because two need it: this function to hand it to the loop, the handler to read it.
     let signals = Rc::new(RefCell::new(signals));
+    let certificate = settings.tls_cert.clone().zip(settings.tls_key.clone());
+    settings.config.tls = load(certificate.as_ref())?;
+    let tls_bytes = settings.config.tls.as_ref().map_or(0, |_| Tls::CLIENT_BYTES_MAX);
     let limits = settings.config.limits.clone();
+    let root = settings.config.root.clone();
     let daemon = Daemon {
         signals: Rc::clone(&signals),
         is_draining: false,
         drain: limits.drain,
         heartbeat: systemd::heartbeat(),
+        certificate,
     };
     let inherited = systemd::sockets()?;
     if !inherited.is_empty() && !settings.has_address {
@@ -171,12 +179,15 @@ fn serve(mut settings: Settings) -> Result<ExitCode, Refusal> {
         Publish::Nobody => ("nobody", "to let everyone publish who can connect: --publish anyone"),
     };
     log::info!("event=publish rule={rule} hint={hint:?}");
-    let mib = limits.memory_bytes_max() >> 20;
+    let tls_bytes = limits.max_clients.saturating_mul(tls_bytes);
+    let mib = limits.memory_bytes_max().saturating_add(tls_bytes) >> 20;
     log::info!(
         "event=limits max-clients={} memory-at-worst={mib}MiB hint=\"{}\"",
         limits.max_clients,
         "were every client at every limit; docs/limits.md says how it adds up"
     );
+
+    advise(&server.addresses(), root.as_deref());
 
     if let Some(pause) = systemd::heartbeat() {
         server.context().wake_after(pause, HEARTBEAT);
@@ -193,8 +204,34 @@ fn serve(mut settings: Settings) -> Result<ExitCode, Refusal> {
     Ok(code)
 }
 
+/// What somebody who starts it for the first time may wonder about.
+fn advise(addresses: &[String], root: Option<&Path>) {
+    for address in addresses {
+        let Some((scheme, rest)) = address.split_once("://") else { continue };
+        // Every address of the machine is none that a browser opens.
+        let port = ["[::]:", "0.0.0.0:"].iter().find_map(|every| rest.strip_prefix(every));
+        if let Some(port) = port {
+            log::info!(
+                "event=open url={scheme}://localhost:{port} hint=\"{}\"",
+                "from another machine: this one's name or address in place of localhost"
+            );
+        }
+    }
+    if let Some(root) = root.filter(|root| !root.join(INDEX).is_file()) {
+        log::warn!("event=no_index root={root:?} hint=\"there is no {INDEX} in it: / is a 404\"");
+    }
+}
+
+/// What `/` is in a folder that is served.
+const INDEX: &str = "index.html";
+
 /// The token of the wakes in which the service manager is told that the loop goes round.
 const HEARTBEAT: u64 = 0;
+
+/// The files of a certificate and of its key, read.
+fn load(files: Option<&(String, String)>) -> Result<Option<Tls>, Error> {
+    files.map(|(certificate, key)| Tls::load(certificate, key)).transpose()
+}
 
 /// The token of the signals' pipe.
 const SIGNALS: u16 = 0;
@@ -205,6 +242,29 @@ struct Daemon {
     /// The limit of that name.
     drain: Duration,
     heartbeat: Option<Duration>,
+    /// The files of the certificate and of its key.
+    certificate: Option<(String, String)>,
+}
+
+impl Daemon {
+    /// Reads again what may change while it serves. What cannot be used any more leaves in force
+    /// what was read before.
+    fn reload(&self, ctx: &mut Context<'_>) {
+        match load(self.certificate.as_ref()) {
+            Ok(Some(tls)) => {
+                let until = tls.not_after().unwrap_or(0);
+                ctx.set_tls(tls);
+                log::info!("event=reload what=certificate not-after={until}");
+            }
+            Ok(None) => log::info!(
+                "event=reload hint=\"only --tls-cert and --tls-key are read again; other settings \
+                 change with a restart\""
+            ),
+            Err(error) => {
+                log::error!("event=reload_failed what=certificate error={:?}", error.to_string());
+            }
+        }
+    }
 }
 
 impl Handler for Daemon {
@@ -234,10 +294,7 @@ impl Handler for Daemon {
                 SIGUSR1 => log::info!("event=counters {}", ctx.counters()),
                 SIGHUP => {
                     systemd::reloading();
-                    log::info!(
-                        "event=reload hint=\"this build has nothing to read again: settings \
-                         change with a restart\""
-                    );
+                    self.reload(ctx);
                     systemd::ready("serving, after a reload");
                 }
                 _ => {}
@@ -258,10 +315,13 @@ impl Handler for Daemon {
 
 /// What `--check` prints.
 fn summary(settings: &Settings) -> Result<String, Refusal> {
-    let Settings { config, log, .. } = settings;
+    let Settings { config, tls_cert, tls_key, log, .. } = settings;
     if let Some(path) = &config.root {
         std::fs::read_dir(path).map_err(|source| Error::Root { path: path.clone(), source })?;
     }
+    let files = tls_cert.clone().zip(tls_key.clone());
+    load(files.as_ref())?;
+    config.listen.iter().try_for_each(can_be)?;
     let mut text = format!("pousse {VERSION} would start with these settings:\n");
     let mut say = |name: &str, value: &dyn std::fmt::Display| {
         let _ = writeln!(text, "  {name:<16} {value}");
@@ -270,8 +330,15 @@ fn summary(settings: &Settings) -> Result<String, Refusal> {
         say("listen", address);
     }
     match &config.root {
-        Some(path) => say("root", &path.display()),
+        Some(path) if path.join(INDEX).is_file() => say("root", &path.display()),
+        Some(path) => {
+            say("root", &format_args!("{} (without {INDEX}: / is a 404)", path.display()))
+        }
         None => say("root", &"(the built-in page)"),
+    }
+    if let Some((certificate, key)) = &files {
+        say("tls-cert", certificate);
+        say("tls-key", key);
     }
     match config.publish {
         Some(publish) => say("publish", &publish),
@@ -293,7 +360,26 @@ fn summary(settings: &Settings) -> Result<String, Refusal> {
         }
     }
     say("log", &log.as_str().to_ascii_lowercase());
+    let mib = config.limits.memory_bytes_max() >> 20;
+    say("memory", &format_args!("{mib}MiB were every client at every limit"));
     Ok(text)
+}
+
+/// Whether an address can be one to listen on, as far as can be told without doing so.
+fn can_be(address: &Address) -> Result<(), Error> {
+    let found = match address {
+        Address::Tcp { host, .. } if host.is_empty() => Ok(()),
+        Address::Tcp { host, port } => {
+            (host.as_str(), *port).to_socket_addrs().and_then(|mut addresses| {
+                addresses.next().map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+            })
+        }
+        Address::Unix(path) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            std::fs::read_dir(folder.unwrap_or(Path::new("."))).map(drop)
+        }
+    };
+    found.map_err(|source| Error::Bind { address: address.to_string(), source })
 }
 
 fn help(table: &[Setting], limits: &Limits) -> String {
@@ -361,6 +447,7 @@ Examples:
   pousse                                    a page, a chat and the API, for this machine
   pousse --root site --origin null          your own page, or one opened from a file
   pousse --listen :8080 --publish anyone    a chat for the whole network
+  pousse --listen :443 --tls-cert fullchain.pem --tls-key privkey.pem    https and wss
   pousse --host chat.example.org --publish anyone      behind a proxy that sends this Host
   curl -d Bonjour http://127.0.0.1:8080/api/messages   publish
   curl 'http://127.0.0.1:8080/api/messages?after=now&wait=30'      wait for what comes
@@ -370,8 +457,8 @@ Signals:
   TERM, INT   close every client with 1001 and end when they have gone; again: end at once
   USR2        the same with 1012, which tells clients that a restart follows
   USR1        log the counters (at level info)
-  HUP         nothing: this build has no setting that can change while it runs
+  HUP         read the certificate and its key again; whoever is connected stays connected
 
 Exit codes: 0 ended as asked, 64 wrong flag, 69 cannot listen, 70 internal failure,
-78 wrong configuration (file, environment, folder, more clients than descriptors)
+78 wrong configuration (file, environment, folder, certificate, more clients than descriptors)
 ";

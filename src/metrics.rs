@@ -57,6 +57,8 @@ words! {
         Host => "host",
         /// Publishing is not allowed.
         Publish => "publish",
+        /// The handler's `authorize` says no.
+        Authority => "authority",
         /// Bytes that are not RFC 6455.
         Protocol => "protocol",
         /// Text that is not UTF-8.
@@ -112,6 +114,8 @@ words! {
         /// The limit of that name.
         MaxNewPerIp => "max-new-per-ip",
         /// The limit of that name.
+        AuthFailures => "auth-failures",
+        /// The limit of that name.
         Openings => "openings",
         /// The limit of that name.
         Memory => "memory",
@@ -119,6 +123,8 @@ words! {
         Descriptors => "descriptors",
         /// The limit of that name.
         ControlClients => "control-clients",
+        /// Bytes that are not TLS, or a handshake that cannot come about.
+        Tls => "tls",
         /// A file that ended before its length, or that the server had no descriptor for.
         File => "file",
     }
@@ -228,12 +234,16 @@ pub struct Counters {
     pub panics: u64,
     /// Read calls on sockets, and their bytes.
     pub reads: u64,
-    /// Bytes read from sockets.
+    /// Bytes read from sockets; of TLS the plaintext.
     pub read_bytes: u64,
     /// Write calls on sockets.
     pub writes: u64,
-    /// Bytes written to sockets.
+    /// Bytes written to sockets; of TLS the plaintext.
     pub written_bytes: u64,
+    /// TLS handshakes done.
+    pub tls_handshakes: u64,
+    /// Connections ended because of what came over TLS.
+    pub tls_failures: u64,
     /// Readiness told of a client that has left meanwhile.
     pub stale_events: u64,
     /// Times the system could not hand over a connection (descriptors, memory).
@@ -271,6 +281,8 @@ impl Default for Counters {
             read_bytes: 0,
             writes: 0,
             written_bytes: 0,
+            tls_handshakes: 0,
+            tls_failures: 0,
             stale_events: 0,
             accept_failures: 0,
             slow_handlers: 0,
@@ -327,8 +339,8 @@ impl fmt::Display for Counters {
             f,
             "accepted={} requests={} opened={} streams={} received={} published={} delivered={} \
              encoded={} joined={} gaps={} panics={} reads={} read_bytes={} writes={} \
-             written_bytes={} stale_events={} accept_failures={} resumed={} resumed_with_gap={} \
-             slow_handlers={}",
+             written_bytes={} tls_handshakes={} tls_failures={} stale_events={} \
+             accept_failures={} resumed={} resumed_with_gap={} slow_handlers={}",
             self.accepted,
             self.requests,
             self.opened,
@@ -344,6 +356,8 @@ impl fmt::Display for Counters {
             self.read_bytes,
             self.writes,
             self.written_bytes,
+            self.tls_handshakes,
+            self.tls_failures,
             self.stale_events,
             self.accept_failures,
             self.resumed,

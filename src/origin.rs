@@ -43,6 +43,44 @@ impl<'a> Authority<'a> {
     }
 }
 
+/// The origins that are listed, as browsers write them. The list may change while answers wait that
+/// have to name one of them, so a number that was given stays what it was.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// Those that are or ever were listed.
+    texts: Vec<String>,
+    /// The numbers of those that are.
+    listed: Vec<u16>,
+}
+
+impl Origins {
+    /// Lists these and no others.
+    pub(crate) fn list(&mut self, origins: &[String]) {
+        self.listed.clear();
+        for origin in origins.iter().map(|origin| canonical(origin)) {
+            let known = self.texts.iter().position(|it| *it == origin);
+            let at = known.unwrap_or(self.texts.len());
+            // So many that the number does not fit are never listed in one life of a server.
+            let Ok(number) = u16::try_from(at) else { continue };
+            if known.is_none() {
+                self.texts.push(origin);
+            }
+            self.listed.push(number);
+        }
+    }
+
+    /// The number of the one that is the same as `origin`, if it is listed.
+    pub(crate) fn find(&self, origin: &str) -> Option<u16> {
+        let is_it = |at: &&u16| self.text(**at).is_some_and(|it| is_same(it, origin));
+        self.listed.iter().find(is_it).copied()
+    }
+
+    /// The origin of this number, listed still or not.
+    pub(crate) fn text(&self, number: u16) -> Option<&str> {
+        self.texts.get(usize::from(number)).map(String::as_str)
+    }
+}
+
 /// Whether it is a host, and a port where there is a colon (RFC 9110 §7.2).
 pub(crate) fn is_authority(text: &str) -> bool {
     Authority::parse(text).is_some()
@@ -167,6 +205,23 @@ mod tests {
         ] {
             assert_eq!(super::canonical(origin), canonical);
         }
+    }
+
+    #[test]
+    fn a_number_stays_with_its_origin_however_the_list_changes() {
+        let mut origins = Origins::default();
+        let list = |origins: &mut Origins, texts: &[&str]| {
+            origins.list(&texts.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>());
+        };
+        list(&mut origins, &["https://a.example", "https://B.example:443"]);
+        let b = origins.find("https://b.example").unwrap();
+        list(&mut origins, &["https://c.example", "https://a.example"]);
+        assert_eq!(origins.find("https://b.example"), None, "it is listed no more");
+        assert_eq!(origins.text(b), Some("https://b.example"));
+        let c = origins.find("https://c.example").unwrap();
+        assert_eq!(origins.text(c), Some("https://c.example"));
+        list(&mut origins, &["https://b.example"]);
+        assert_eq!(origins.find("https://b.example"), Some(b));
     }
 
     #[test]

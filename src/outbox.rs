@@ -24,6 +24,17 @@ const TAIL_BYTES_MAX: usize = 64 * 1024;
 /// Pieces in one gathered write.
 const PIECES_MAX: usize = 32;
 
+/// Where bytes leave to: a socket, or TLS over one.
+pub trait Sink: Write {
+    /// Bytes that it has taken and that have not left, because the socket takes no more. `flush`
+    /// has as many of them leave as can.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Sink for Vec<u8> {}
+
 /// What a write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
@@ -86,7 +97,7 @@ impl Outbox {
     ///
     /// # Errors
     /// What the socket said, `WouldBlock` and `Interrupted` excepted. Nothing is lost by it.
-    pub fn write_to(&mut self, sink: &mut impl Write, budget: usize) -> io::Result<Flush> {
+    pub fn write_to(&mut self, sink: &mut impl Sink, budget: usize) -> io::Result<Flush> {
         let mut written = 0;
         while !self.is_empty() {
             if written >= budget {
@@ -99,7 +110,7 @@ impl Outbox {
                     self.advance(taken);
                     written += taken;
                     // A short write means that the buffer is full: asking again would only say so.
-                    if taken < offered {
+                    if taken < offered || sink.held_bytes() > 0 {
                         return Ok(Flush::Blocked);
                     }
                 }
@@ -215,6 +226,8 @@ mod tests {
         got: Vec<u8>,
         calls: usize,
     }
+
+    impl Sink for Socket {}
 
     impl Write for Socket {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

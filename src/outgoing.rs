@@ -1,10 +1,12 @@
 //! The outgoing side of one connection: an outbox while bytes wait, and how long they have waited.
+//!
+//! What TLS has taken and its socket has not counts as waiting, and goes before the outbox.
 
-use std::io::{self, Write};
+use std::io;
 
 use crate::config::TAKE_BYTES;
 use crate::files::DiskFile;
-use crate::outbox::{Flush, Outbox};
+use crate::outbox::{Flush, Outbox, Sink};
 use crate::tick::Tick;
 use crate::turn::Turn;
 
@@ -14,11 +16,13 @@ pub(crate) struct Outgoing {
     outbox: Option<Box<Outbox>>,
     /// When bytes will have waited too long for a socket that takes none.
     stall: Tick,
+    /// Bytes that the sink holds, as of the last write.
+    held: u32,
 }
 
 impl Default for Outgoing {
     fn default() -> Self {
-        Self { outbox: None, stall: Tick::NEVER }
+        Self { outbox: None, stall: Tick::NEVER, held: 0 }
     }
 }
 
@@ -30,6 +34,10 @@ impl Outgoing {
 
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
+        self.outbox_bytes() + self.held as usize
+    }
+
+    fn outbox_bytes(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
     }
 
@@ -70,28 +78,34 @@ impl Outgoing {
         Ok(file.remaining() > 0)
     }
 
-    /// Writes what waits, within the budget of a turn.
+    /// Writes what waits, within the budget of a turn. The sink is asked even if the outbox is
+    /// empty: a handshake or an alert of TLS may wait there.
     ///
     /// # Errors
     /// What the socket said.
-    pub(crate) fn write_to(&mut self, sink: &mut impl Write, turn: &mut Turn) -> io::Result<Flush> {
-        let Some(mut outbox) = self.outbox.take() else {
-            return Ok(Flush::Drained);
+    pub(crate) fn write_to(&mut self, sink: &mut impl Sink, turn: &mut Turn) -> io::Result<Flush> {
+        let (before, held_before) = (self.outbox_bytes(), sink.held_bytes());
+        let result = match &mut self.outbox {
+            Some(outbox) => outbox.write_to(sink, turn.limits.turn_write),
+            None if held_before > 0 => sink.flush().map(|()| Flush::Drained),
+            None => Ok(Flush::Drained),
         };
-        let before = outbox.bytes();
-        let result = outbox.write_to(sink, turn.limits.turn_write);
-        let written = before - outbox.bytes();
+        let written = before - self.outbox_bytes();
         turn.counters.written_bytes += written as u64;
-        if outbox.is_empty() {
+        let held = sink.held_bytes();
+        self.held = u32::try_from(held).unwrap_or(u32::MAX);
+        if let Some(outbox) = self.outbox.take_if(|outbox| outbox.is_empty()) {
             turn.take_back(outbox);
-            self.stall = Tick::NEVER;
-        } else {
-            self.outbox = Some(outbox);
-            // Judged by progress: a slow reader may take its time as long as it takes something.
-            if written > 0 || !self.is_blocked() {
-                self.stall = turn.now.after(turn.limits.stall);
-            }
         }
-        result
+        if self.bytes() == 0 {
+            self.stall = Tick::NEVER;
+        } else if written > 0 || held < held_before || !self.is_blocked() {
+            // Judged by progress: a slow reader may take its time as long as it takes something.
+            self.stall = turn.now.after(turn.limits.stall);
+        }
+        match result? {
+            Flush::Drained if held > 0 => Ok(Flush::Blocked),
+            flush => Ok(flush),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Carrying out an [`Answer`]: what the hub does for a request.
+//! Carrying out an [`Answer`]: what the hub does for a request that may have it.
 //!
 //! Each way of asking for messages ends here: the opening handshake, the poll that is answered and
 //! the one that waits, the event stream, the publish; and files.
@@ -28,26 +28,15 @@ impl Hub {
                 Ok(())
             }
             Answer::Upgrade(reads) => return self.open(conn, request, &reads),
-            Answer::Poll(poll) => {
-                self.check_origin(conn, request).and_then(|()| self.poll(conn, request, &poll))
-            }
-            Answer::EventStream { reads, is_text } => self
-                .check_origin(conn, request)
-                .and_then(|()| self.stream(conn, request, &reads, is_text)),
-            Answer::Publish(topic) => self
-                .check_origin(conn, request)
-                .and_then(|()| self.publish_request(conn, request, &topic)),
+            Answer::Poll(poll) => self.poll(conn, request, &poll),
+            Answer::EventStream { reads, is_text } => self.stream(conn, request, &reads, is_text),
+            Answer::Publish(topic) => self.publish_request(conn, request, &topic),
             Answer::File => self.send_file(conn, request),
         };
         if let Err(refusal) = result {
             self.refuse(conn, request, &refusal);
         }
         false
-    }
-
-    /// Messages are not for pages of foreign origins, whatever route led to them.
-    fn check_origin(&self, conn: ConnId, request: &Request) -> Result<(), Refusal> {
-        routes::check_origin(request, &self.rules, self.is_on_loopback(conn))
     }
 
     /// Answers with what is wrong, and says so in the log.
@@ -58,15 +47,6 @@ impl Hub {
         log::log!(level, "event=refused client={conn} peer={peer} path={path:?} {refusal}");
         if let Some(client) = self.clients.get_mut(conn) {
             client.connection.refuse(refusal, !request.is_whole(), &mut self.turn);
-        }
-    }
-
-    /// Answers a request whose handler panicked.
-    pub(crate) fn fail_request(&mut self, conn: ConnId) {
-        let detail = "the handler of this request failed; the server's log says why";
-        if let Some(client) = self.clients.get_mut(conn) {
-            let refusal = Refusal::new(500, Reason::Panic, detail);
-            client.connection.refuse(&refusal, true, &mut self.turn);
         }
     }
 
@@ -160,7 +140,6 @@ impl Hub {
             for topic in &reads.topics {
                 self.count_resumed(after, gaps.iter().any(|gap| *gap.topic == **topic));
             }
-            log::info!("event=opened client={conn} peer={} transport=event-stream", request.peer());
         }
         if let Some(client) = self.clients.get_mut(conn) {
             client.connection.stream(is_text, &gaps, &mut self.turn);
@@ -242,6 +221,12 @@ impl Hub {
         }
         Ok(())
     }
+}
+
+/// What is answered when a handler panicked.
+pub(crate) fn handler_failed() -> Refusal {
+    let detail = "the handler of this request failed; the server's log says why";
+    Refusal::new(500, Reason::Panic, detail)
 }
 
 /// What a long poll waits with.

@@ -130,13 +130,26 @@ pub(crate) fn admit(request: &Request, rules: &Rules, on_loopback: bool) -> Resu
     if let Some(refusal) = &request.refusal {
         return Err(refusal.clone());
     }
-    if request.path() == MESSAGES && request.method() == "POST" {
+    if is_publish(request) {
         check_origin(request, rules, on_loopback)?;
         if rules.publish == Publish::Nobody {
             return Err(publishing_not_allowed());
         }
     }
     Ok(())
+}
+
+/// Whether its content is to be published, unless a handler answers it.
+fn is_publish(request: &Request) -> bool {
+    request.path() == MESSAGES && request.method() == "POST"
+}
+
+/// Where it wants to publish, if that is what it wants and its query is in order.
+pub(crate) fn published_topic(request: &Request, rules: &Rules) -> Option<String> {
+    match is_publish(request).then(|| publish(request, rules)) {
+        Some(Ok(Answer::Publish(topic))) => Some(topic),
+        _ => None,
+    }
 }
 
 /// What is said to those who may not publish.
@@ -166,7 +179,7 @@ pub(crate) fn route(request: &Request, rules: &Rules) -> Result<Answer, Refusal>
                 false => query.reads(),
             }))
         }
-        (MESSAGES, "GET" | "HEAD") if wants_event_stream(request) => {
+        (MESSAGES, "GET" | "HEAD") if request.accepts_event_stream() => {
             let query = Query::parse(request, rules.subscriptions)?;
             Ok(Answer::EventStream { is_text: query.is_text, reads: query.reads() })
         }
@@ -234,20 +247,6 @@ fn offers_v1(request: &Request) -> bool {
     PROTOCOL_V1.is_some_and(|v1| offered.any(|name| name == v1))
 }
 
-/// Whether `Accept` names an event stream; `*/*` does not.
-fn wants_event_stream(request: &Request) -> bool {
-    request.members("accept").any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let is_named = parts.next().is_some_and(|it| it.eq_ignore_ascii_case("text/event-stream"));
-        // A weight of 0 means "not this" (RFC 9110 §12.4.2).
-        let is_no = |part: &str| {
-            let weight = part.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("q"));
-            weight.is_some_and(|(_, value)| value.trim().parse() == Ok(0.0))
-        };
-        is_named && !parts.any(is_no)
-    })
-}
-
 /// Whether the tag of a representation is among those the client has (RFC 9110 §13.1.2).
 pub(crate) fn has_tag(request: &Request, tag: &str) -> bool {
     let strong = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
@@ -282,6 +281,12 @@ pub(crate) fn check_origin(
             false => "pages of this origin may not connect; allow the origin with --origin",
         },
     ))
+}
+
+/// Whether the request shows who asks: only then it can have been wrong.
+pub(crate) fn has_credential(request: &Request) -> bool {
+    request.raw_fields("authorization").next().is_some()
+        || request.query().flatten().any(|(name, _)| name == "token")
 }
 
 fn not_allowed(allow: &'static [(&'static str, &'static str)]) -> Refusal {

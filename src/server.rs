@@ -15,7 +15,7 @@
 #![expect(clippy::disallowed_methods, reason = "the loop is where the clock is read")]
 
 use std::cmp::Reverse;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -30,14 +30,16 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::files::Files;
 use crate::handler::{Context, Handler};
+use crate::http::Refusal;
 use crate::hub::Hub;
 use crate::id::ConnId;
 use crate::listeners::Listeners;
 use crate::metrics::Reason;
-use crate::outbox::Flush;
+use crate::outbox::{Flush, Sink};
 use crate::remote::{Commands, Remote};
 use crate::stream::{Inherited, Listener};
 use crate::tick::Tick;
+use crate::tls_session::Received;
 
 /// A server: clients, log and loop around a [`Handler`]. It is `Send` if the handler is.
 pub struct Server<H> {
@@ -81,6 +83,9 @@ const WAKER: Token = Token(usize::MAX);
 const LISTENERS_FROM: usize = usize::MAX - 0xffff;
 const WATCHED_FROM: usize = usize::MAX - 0xf_ffff;
 
+/// What is said in plain HTTP to those who speak it to a listener that speaks TLS.
+const PLAIN: &str = "this port speaks TLS: use https:// in place of http://, wss:// of ws://";
+
 /// Events taken from the system at once.
 const EVENTS: usize = 1024;
 
@@ -105,8 +110,7 @@ impl<H: Handler> Server<H> {
         let files = Files::open(config.root.as_deref())?;
         let poll = Poll::new().map_err(Error::Poll)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Poll)?;
-        let listeners =
-            Listeners::bind(&config.listen, inherited, poll.registry(), LISTENERS_FROM)?;
+        let listeners = Listeners::bind(&config, inherited, poll.registry(), LISTENERS_FROM)?;
         let on_loopback: Vec<bool> = listeners.iter().map(Listener::is_loopback).collect();
         let started = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -288,23 +292,40 @@ impl<H: Handler> Server<H> {
             // Readiness is remembered, and looked at again when bytes are wanted.
             return;
         }
+        if client.stream.is_handshaking() && !self.app.hub.turn.may_handshake() {
+            return self.make_busy(id);
+        }
         let size = client.connection.input_bytes_max(&self.app.hub.turn).min(scratch.len());
         let input = scratch.get_mut(..size).unwrap_or_default();
         let counters = &mut self.app.hub.turn.counters;
         counters.reads += 1;
-        match client.stream.read(input) {
-            Ok(0) => {
+        match client.stream.receive(input) {
+            Ok(Received::End) => {
                 client.is_readable = false;
                 client.connection.receive_eof();
             }
-            Ok(count) => {
+            Ok(Received::Bytes { count, has_more }) => {
                 counters.read_bytes += count as u64;
-                if count < size && !client.is_read_closed {
-                    client.is_readable = false;
-                } else {
+                if has_more || client.is_read_closed {
                     self.make_busy(id);
+                } else {
+                    client.is_readable = false;
                 }
                 self.app.feed(id, input.get_mut(..count).unwrap_or_default());
+            }
+            Ok(Received::Shaken) => {
+                counters.tls_handshakes += 1;
+                self.make_busy(id);
+            }
+            Ok(Received::Plain) => {
+                let refusal = Refusal::new(400, Reason::Tls, PLAIN);
+                client.connection.refuse_unread(&refusal, &mut self.app.hub.turn);
+            }
+            Ok(Received::Failed(error)) => {
+                counters.tls_failures += 1;
+                let peer = client.connection.peer;
+                log::info!("event=tls_failed client={id} peer={peer} reason=tls error={error:?}");
+                client.connection.abort(Reason::Tls);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => client.is_readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => self.make_busy(id),
@@ -453,6 +474,8 @@ impl<H: Handler> Server<H> {
             client.is_shut = true;
             // It fails only if the peer is gone already, which a read will tell.
             let _ = client.stream.shutdown();
+            // What it then holds goes, and the shutdown with it, when the socket says so.
+            client.is_writable &= client.stream.held_bytes() == 0;
         }
         let deadline = connection.deadline();
         if deadline < client.armed {
@@ -480,7 +503,7 @@ impl<H> Server<H> {
         self.commands.remote()
     }
 
-    /// Where it listens: `http://127.0.0.1:8080`, `unix:PATH`; real ports.
+    /// Where it listens: `http://127.0.0.1:8080`, `https://…`, `unix:PATH`; real ports.
     pub fn addresses(&self) -> Vec<String> {
         self.listeners.iter().map(Listener::address).collect()
     }

@@ -1,4 +1,4 @@
-//! Nonblocking byte streams and what they are accepted from: TCP and unix sockets.
+//! Nonblocking byte streams and what they are accepted from: TCP, TLS over it, and unix sockets.
 //!
 //! Beside the loop the only file that knows sockets.
 
@@ -16,21 +16,63 @@ use mio::{Interest, Registry, Token};
 use crate::config::{Address, is_loopback};
 use crate::error::Error;
 use crate::http::Peer;
+use crate::outbox::Sink;
+use crate::tls::Tls;
+use crate::tls_session::{Received, Session};
 
 /// A client's bytes.
 #[derive(Debug)]
 pub enum Stream {
     /// Over TCP.
     Tcp(TcpStream),
+    /// Over TCP and TLS.
+    Tls(Box<Encrypted>),
     /// Over a unix socket.
     Unix(UnixStream),
 }
 
+/// A socket and what is spoken on it.
+#[derive(Debug)]
+pub struct Encrypted {
+    socket: TcpStream,
+    session: Session,
+    /// Our direction ends when nothing is held any more.
+    is_ending: bool,
+}
+
 impl Stream {
-    /// Ends our direction; the peer reads an end behind the last byte.
-    pub fn shutdown(&self) -> io::Result<()> {
+    /// At most one read from the socket.
+    ///
+    /// # Errors
+    /// What the socket said; `WouldBlock`: nothing has come.
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        let size = buffer.len();
+        let count = match self {
+            Stream::Tcp(stream) => stream.read(buffer)?,
+            Stream::Tls(it) => return it.session.receive(&mut it.socket, buffer),
+            Stream::Unix(stream) => stream.read(buffer)?,
+        };
+        Ok(match count {
+            0 => Received::End,
+            _ => Received::Bytes { count, has_more: count == size },
+        })
+    }
+
+    /// Whether the next read is a step of a handshake, which takes a while.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        matches!(self, Stream::Tls(it) if it.session.is_handshaking())
+    }
+
+    /// Ends our direction; the peer reads an end behind the last byte. What TLS says of it may be
+    /// held for a while, and then the end comes behind that.
+    pub(crate) fn shutdown(&mut self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(it) => {
+                it.is_ending = true;
+                it.session.close(&mut it.socket)?;
+                it.end()
+            }
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
         }
     }
@@ -39,7 +81,7 @@ impl Stream {
     /// by who writes to it only when the system has tried for a quarter of an hour.
     pub(crate) fn set_ack_timeout(&self, timeout: Duration) {
         #[cfg(target_os = "linux")]
-        if let Stream::Tcp(stream) = self {
+        if let Some(stream) = self.tcp() {
             // Best effort: without it the peer is noticed later.
             let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout));
         }
@@ -49,29 +91,54 @@ impl Stream {
 
     /// The other end.
     pub(crate) fn peer(&self) -> Peer {
+        match self.tcp().map(TcpStream::peer_addr) {
+            Some(Ok(address)) => Peer::Tcp(address),
+            // It is gone already; nobody will read what this is written into.
+            Some(Err(_)) => Peer::Tcp(([0u8; 4], 0).into()),
+            None => Peer::Unix,
+        }
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Stream::Tcp(stream) => match stream.peer_addr() {
-                Ok(address) => Peer::Tcp(address),
-                // It is gone already; nobody will read what this is written into.
-                Err(_) => Peer::Tcp(([0u8; 4], 0).into()),
-            },
-            Stream::Unix(_) => Peer::Unix,
+            Stream::Tcp(stream) => Some(stream),
+            Stream::Tls(it) => Some(&it.socket),
+            Stream::Unix(_) => None,
+        }
+    }
+
+    /// What TLS says before a socket is closed, if it can be said at once.
+    pub(crate) fn part(&mut self) {
+        if let Stream::Tls(it) = self {
+            // The peer may be gone already.
+            let _ = it.session.close(&mut it.socket);
         }
     }
 
     fn source(&mut self) -> &mut dyn Source {
         match self {
             Stream::Tcp(stream) => stream,
+            Stream::Tls(it) => &mut it.socket,
             Stream::Unix(stream) => stream,
         }
     }
 }
 
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Encrypted {
+    fn end(&mut self) -> io::Result<()> {
+        if self.is_ending && self.session.held_bytes() == 0 {
+            self.is_ending = false;
+            return self.socket.shutdown(Shutdown::Write);
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Stream {
+    fn held_bytes(&self) -> usize {
         match self {
-            Stream::Tcp(stream) => stream.read(buffer),
-            Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tls(it) => it.session.held_bytes(),
+            Stream::Tcp(_) | Stream::Unix(_) => 0,
         }
     }
 }
@@ -80,6 +147,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
+            Stream::Tls(it) => it.session.write(&mut it.socket, &[io::IoSlice::new(bytes)]),
             Stream::Unix(stream) => stream.write(bytes),
         }
     }
@@ -87,11 +155,16 @@ impl Write for Stream {
     fn write_vectored(&mut self, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.write_vectored(pieces),
+            Stream::Tls(it) => it.session.write(&mut it.socket, pieces),
             Stream::Unix(stream) => stream.write_vectored(pieces),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if let Stream::Tls(it) = self {
+            it.session.flush(&mut it.socket)?;
+            it.end()?;
+        }
         Ok(())
     }
 }
@@ -149,8 +222,8 @@ impl From<std::os::unix::net::UnixListener> for Inherited {
 /// Where clients come from.
 #[derive(Debug)]
 pub(crate) enum Listener {
-    /// TCP.
-    Tcp(TcpListener),
+    /// TCP, and whether its clients speak TLS.
+    Tcp(TcpListener, bool),
     /// A unix socket, whose file is removed with it if it was made here.
     Unix(UnixListener, Option<SocketFile>),
 }
@@ -164,13 +237,15 @@ pub(crate) struct SocketFile {
 }
 
 impl Listener {
-    /// Begins to listen.
+    /// Begins to listen. `has_tls`: TCP clients are to speak TLS.
     ///
     /// # Errors
     /// [`Error::Bind`] with the address as it was given.
-    pub(crate) fn bind(address: &Address) -> Result<Self, Error> {
+    pub(crate) fn bind(address: &Address, has_tls: bool) -> Result<Self, Error> {
         let bound = match address {
-            Address::Tcp { host, port } => bind_tcp(host, *port).map(Listener::Tcp),
+            Address::Tcp { host, port } => {
+                bind_tcp(host, *port).map(|listener| Listener::Tcp(listener, has_tls))
+            }
             Address::Unix(path) => {
                 bind_unix(path).map(|(listener, file)| Listener::Unix(listener, Some(file)))
             }
@@ -178,15 +253,15 @@ impl Listener {
         bound.map_err(|source| Error::Bind { address: address.to_string(), source })
     }
 
-    /// Takes over what somebody else has opened.
+    /// Takes over what somebody else has opened. `has_tls` as for [`bind`](Self::bind).
     ///
     /// # Errors
     /// [`Error::Bind`]: the system cannot make it nonblocking.
-    pub(crate) fn adopt(inherited: Inherited) -> Result<Self, Error> {
+    pub(crate) fn adopt(inherited: Inherited, has_tls: bool) -> Result<Self, Error> {
         let adopted = match inherited {
             Inherited::Tcp(listener) => listener
                 .set_nonblocking(true)
-                .map(|()| Listener::Tcp(TcpListener::from_std(listener))),
+                .map(|()| Listener::Tcp(TcpListener::from_std(listener), has_tls)),
             Inherited::Unix(listener) => listener
                 .set_nonblocking(true)
                 .map(|()| Listener::Unix(UnixListener::from_std(listener), None)),
@@ -195,14 +270,21 @@ impl Listener {
         adopted.map_err(|source| Error::Bind { address, source })
     }
 
-    /// The next client, if one has come.
-    pub(crate) fn accept(&self) -> io::Result<(Stream, Peer)> {
+    /// The next client, if one has come. `tls`: what it is met with, if it is to speak TLS.
+    pub(crate) fn accept(&self, tls: Option<&Tls>) -> io::Result<(Stream, Peer)> {
         match self {
-            Listener::Tcp(listener) => {
-                let (stream, address) = listener.accept()?;
+            Listener::Tcp(listener, has_tls) => {
+                let (socket, address) = listener.accept()?;
                 // What is written is meant to leave. A client that is gone already says so later.
-                let _ = stream.set_nodelay(true);
-                Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+                let _ = socket.set_nodelay(true);
+                let stream = match tls {
+                    Some(tls) if *has_tls => {
+                        let session = Session::new(tls)?;
+                        Stream::Tls(Box::new(Encrypted { socket, session, is_ending: false }))
+                    }
+                    _ => Stream::Tcp(socket),
+                };
+                Ok((stream, Peer::Tcp(address)))
             }
             Listener::Unix(listener, _) => {
                 listener.accept().map(|(stream, _)| (Stream::Unix(stream), Peer::Unix))
@@ -214,7 +296,7 @@ impl Listener {
     /// whatever page they show.
     pub(crate) fn is_loopback(&self) -> bool {
         match self {
-            Listener::Tcp(listener) => {
+            Listener::Tcp(listener, _) => {
                 listener.local_addr().is_ok_and(|address| is_loopback(address.ip()))
             }
             Listener::Unix(..) => false,
@@ -224,7 +306,8 @@ impl Listener {
     /// The address as people write it, with the real port.
     pub(crate) fn address(&self) -> String {
         match self {
-            Listener::Tcp(listener) => match listener.local_addr() {
+            Listener::Tcp(listener, has_tls) => match listener.local_addr() {
+                Ok(address) if *has_tls => format!("https://{address}"),
                 Ok(address) => format!("http://{address}"),
                 Err(error) => error.to_string(),
             },
@@ -243,7 +326,7 @@ impl Listener {
     pub(crate) fn deregister(&mut self, registry: &Registry) {
         // It is closed next, which does the same.
         let _ = match self {
-            Listener::Tcp(listener) => registry.deregister(listener),
+            Listener::Tcp(listener, _) => registry.deregister(listener),
             Listener::Unix(listener, _) => registry.deregister(listener),
         };
     }
@@ -251,7 +334,7 @@ impl Listener {
     /// Asks for events.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
-            Listener::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
+            Listener::Tcp(listener, _) => registry.register(listener, token, Interest::READABLE),
             Listener::Unix(listener, _) => registry.register(listener, token, Interest::READABLE),
         }
     }

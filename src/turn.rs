@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::config::{Config, Limits};
 use crate::id::ConnId;
 use crate::metrics::Counters;
-use crate::origin;
+use crate::origin::Origins;
 use crate::outbox::Outbox;
 use crate::response::{self, DATE_BYTES};
 use crate::tick::Tick;
@@ -32,8 +32,10 @@ pub struct Turn {
     pub limits: Limits,
     /// Every counter.
     pub counters: Counters,
-    /// Origins beside the server's own, as browsers write them.
-    pub origins: Vec<String>,
+    /// Origins beside the server's own.
+    pub origins: Origins,
+    /// Steps of TLS handshakes that this turn has still time for.
+    handshakes_left: usize,
     /// Room for a content that is put together before its length can be written.
     pub(crate) content: Vec<u8>,
     unix_s: u64,
@@ -55,12 +57,15 @@ struct Joined {
 impl Turn {
     /// A turn at the moment of the start.
     pub fn new(config: &Config) -> Self {
+        let mut origins = Origins::default();
+        origins.list(&config.origins);
         Self {
             now: Tick(0),
             number: 0,
             limits: config.limits.clone(),
             counters: Counters::default(),
-            origins: config.origins.iter().map(|it| origin::canonical(it)).collect(),
+            origins,
+            handshakes_left: config.limits.turn_handshakes,
             content: Vec::new(),
             unix_s: 0,
             date: (u64::MAX, [0; DATE_BYTES]),
@@ -74,6 +79,14 @@ impl Turn {
         self.now = now;
         self.number += 1;
         self.unix_s = unix_s;
+        self.handshakes_left = self.limits.turn_handshakes;
+    }
+
+    /// Whether one more step of a handshake fits into this turn; it is counted.
+    pub(crate) fn may_handshake(&mut self) -> bool {
+        let left = self.handshakes_left.checked_sub(1);
+        self.handshakes_left = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// Ends the delivery of a turn: what was joined for it is not kept over a sleep.

@@ -14,7 +14,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use pousse::seam::{Connection, Event, Log, Rules, Tick, Turn, handshake};
+use pousse::seam::{Connection, Event, Log, Rules, Sink, Tick, Turn, handshake};
 use pousse::{CloseCode, Config, ConnId, Message, Peer, Publish, Reason, Response};
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -198,6 +198,8 @@ fn chopped(
 
 /// Takes bytes up to so many in all, and then none.
 struct Socket(Vec<u8>, usize);
+
+impl Sink for Socket {}
 
 impl std::io::Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

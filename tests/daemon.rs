@@ -209,8 +209,8 @@ fn a_wrong_command_line_is_64_and_says_what_is_wanted() {
 }
 
 #[rustfmt::skip]
-const NOT_YET: [&str; 8] = [
-    "control", "tls-cert", "tls-key", "subscribe", "token-file", "deflate", "redis", "reuse-port",
+const NOT_YET: [&str; 6] = [
+    "control", "subscribe", "token-file", "deflate", "redis", "reuse-port",
 ];
 
 #[test]
@@ -300,8 +300,7 @@ fn help_lists_every_flag_of_this_build_in_a_hundred_columns() {
     assert_eq!((code, stderr.as_str()), (0, ""));
     assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
     let (own, other): (Vec<_>, Vec<_>) = pousse::LIMITS.iter().partition(|limit| limit.has_flag);
-    let flags =
-        "listen root publish origin host deny trust-proxy limit log config check help version";
+    let flags = "listen root tls-cert tls-key publish origin host deny trust-proxy limit log config check help version";
     for name in own.iter().map(|limit| limit.name).chain(flags.split(' ')) {
         assert!(help.contains(&format!("\n  --{name} ")), "{name}");
     }
@@ -347,6 +346,30 @@ fn an_address_in_use_is_69() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     refused(&mut pousse(&["--listen", &address]), 69, &["cannot listen on", &address]);
+}
+
+#[test]
+fn check_looks_at_what_can_be_seen_without_listening() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    let said = checked(&mut pousse(&["--check", "--listen", &address, "--root", folder]));
+    assert!(said.contains(&format!("root {folder} (without index.html: / is a 404)")), "{said:?}");
+    assert!(said.iter().any(|line| line.starts_with("memory ")), "{said:?}");
+    for address in ["unix:/nowhere/pousse.sock", "name.invalid:80"] {
+        refused(&mut pousse(&["--check", "--listen", address]), 69, &["cannot listen", address]);
+    }
+}
+
+#[test]
+fn what_a_beginner_wonders_about_is_in_the_log() {
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    let (running, address) = Running::start(&["--listen", ":0", "--root", folder]);
+    let port = address.rsplit(':').next().unwrap();
+    let line = running.line_with(" info event=open ");
+    assert!(line.contains(&format!(" url=http://localhost:{port} hint=")), "{line}");
+    let line = running.line_with(" warn event=no_index ");
+    assert!(line.contains("there is no index.html in it"), "{line}");
 }
 
 #[test]

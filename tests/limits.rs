@@ -50,6 +50,7 @@ const TESTED: &[(&str, fn())] = &[
     ("max-clients", clients::a_client_too_many_waits_in_the_queue_and_is_served_when_one_leaves),
     ("max-per-ip", gate::an_address_has_so_many_clients_and_the_next_is_told_429),
     ("max-new-per-ip", gate::of_one_address_so_many_come_at_once_and_the_next_is_told_429),
+    ("auth-failures", gate::after_so_many_wrong_credentials_no_other_is_looked_at),
     ("openings", gate::of_those_who_have_not_asked_yet_the_oldest_makes_room),
     ("memory", gate::over_the_memory_of_all_the_one_who_holds_most_is_dropped_with_1013),
     ("max-message", http::a_message_over_its_bytes_is_refused_with_413_and_1009_before_it_is_read),
@@ -80,6 +81,7 @@ const TESTED: &[(&str, fn())] = &[
     ("turn-read", turn::in_one_turn_so_many_bytes_are_read_of_one_client),
     ("turn-write", turn::in_one_turn_so_many_bytes_are_written_to_one_client),
     ("turn-accept", turn::in_one_turn_so_many_clients_are_accepted),
+    ("turn-handshakes", turn::in_one_turn_so_many_steps_of_handshakes_are_taken),
     ("turn-readers", turn::in_one_slice_so_many_readers_are_given_a_message),
     ("turn-time", turn::a_step_of_a_turn_goes_on_for_its_time_and_those_not_reached_go_first),
     ("commands", clients::commands_of_other_threads_that_may_wait_are_so_many),
@@ -108,6 +110,7 @@ const SILENT: &[&str] = &[
     "turn-read",
     "turn-write",
     "turn-accept",
+    "turn-handshakes",
     "turn-readers",
     "turn-time",
 ];

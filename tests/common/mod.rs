@@ -15,8 +15,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pousse::{
-    Answer, CloseCode, Config, ConnId, Context, Counters, Error, Handler, Message, Remote, Request,
-    Server,
+    Access, Answer, CloseCode, Config, ConnId, Context, Counters, Decision, Error, Grant, Handler,
+    Message, Remote, Request, Server,
 };
 use tungstenite::client::ClientRequestBuilder;
 
@@ -42,6 +42,15 @@ pub(crate) trait Act: Send + 'static {
     fn act(&mut self, said: &Said, ctx: &mut Context<'_>);
 
     fn route(&mut self, _: &Request, _: &mut Context<'_>) -> Option<Answer> {
+        None
+    }
+
+    fn allows(&mut self, _: &Request, _: Access<'_>) -> Decision {
+        Decision::Allow
+    }
+
+    /// `None`: whatever a handler says that does not write it.
+    fn allows_again(&mut self, _: ConnId, _: Option<Grant>, _: Access<'_>) -> Option<Decision> {
         None
     }
 }
@@ -122,6 +131,26 @@ impl Handler for Probe {
         self.act.route(request, ctx)
     }
 
+    fn authorize(
+        &mut self,
+        request: &Request,
+        access: Access<'_>,
+        _: &mut Context<'_>,
+    ) -> Decision {
+        self.act.allows(request, access)
+    }
+
+    fn authorize_again(
+        &mut self,
+        conn: ConnId,
+        grant: Option<Grant>,
+        access: Access<'_>,
+        ctx: &mut Context<'_>,
+    ) -> Decision {
+        let decision = self.act.allows_again(conn, grant, access);
+        decision.unwrap_or_else(|| Silent.authorize_again(conn, grant, access, ctx))
+    }
+
     fn on_wake(&mut self, token: u64, ctx: &mut Context<'_>) {
         self.told(Said::Wake(token, ctx.now()), ctx);
     }
@@ -138,6 +167,13 @@ impl Handler for Probe {
             job(ctx);
         }
     }
+}
+
+/// A handler that has only what every handler must have.
+struct Silent;
+
+impl Handler for Silent {
+    fn on_message(&mut self, _: ConnId, _: Message<'_>, _: &mut Context<'_>) {}
 }
 
 /// A server in its own thread.
@@ -337,7 +373,8 @@ impl<S: Read + Write> Socket<S> {
 
 /// The first address of a server, which is TCP.
 pub(crate) fn address(addresses: &[String]) -> SocketAddr {
-    addresses.first().unwrap().strip_prefix("http://").unwrap().parse().unwrap()
+    let (_, authority) = addresses.first().unwrap().split_once("://").unwrap();
+    authority.parse().unwrap()
 }
 
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {

@@ -4,7 +4,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use pousse::{Config, Reason};
+use pousse::{
+    Access, Config, ConnId, Context, Decision, Denial, Handler, Message, Reason, Request,
+};
 
 use crate::peer::{Peer, frame, frame_head, opening};
 use crate::running::{Chat, Running};
@@ -59,6 +61,53 @@ pub(crate) fn of_one_address_so_many_come_at_once_and_the_next_is_told_429() {
     is_turned_away(from(HERE), "too many new connections of one address");
     assert_eq!(from(THERE).asks("GET /api/messages").status, 200, "another one may come");
     running.counts("refused.max-new-per-ip", |now| now.refused(Reason::MaxNewPerIp) == 1);
+}
+
+/// Knows one credential.
+struct Doorkeeper;
+
+impl Handler for Doorkeeper {
+    fn on_message(&mut self, _: ConnId, _: Message<'_>, _: &mut Context<'_>) {}
+
+    fn authorize(&mut self, request: &Request, _: Access<'_>, _: &mut Context<'_>) -> Decision {
+        match request.field("authorization") {
+            Some("Bearer right") => Decision::Allow,
+            _ => Decision::Refuse(Denial::unauthorized("who are you?", &[])),
+        }
+    }
+}
+
+#[test]
+pub(crate) fn after_so_many_wrong_credentials_no_other_is_looked_at() {
+    let running = Running::configured(
+        |config| {
+            config.limit_loopback = true;
+            config.limits.auth_failures = 3;
+        },
+        Doorkeeper,
+    );
+    let tries = |source, token: &str| {
+        let mut peer = Peer::connect_from(source, running.address);
+        let field = match token {
+            "" => String::new(),
+            token => format!("Authorization: Bearer {token}\r\n"),
+        };
+        peer.says(format!("GET /api/messages HTTP/1.1\r\nHost: localhost\r\n{field}\r\n"));
+        peer.answer()
+    };
+    for _ in 0..10 {
+        assert_eq!(tries(HERE, "").status, 401, "who shows none is not wrong");
+    }
+    assert_eq!(tries(HERE, "right").status, 200);
+    for _ in 0..3 {
+        assert_eq!(tries(HERE, "wrong").status, 401);
+    }
+    let answer = tries(HERE, "right");
+    assert_eq!(answer.status, 429, "nobody learns whether it was right");
+    assert!(answer.has("Retry-After: 5"), "{}", answer.head);
+    assert_eq!(tries(HERE, "").status, 401);
+    assert_eq!(tries(THERE, "right").status, 200, "another address is not concerned");
+    running.counts("refused.auth-failures", |now| now.refused(Reason::AuthFailures) == 1);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pousse::{ConnId, Context, Counters, Handler, Message, Server};
+use pousse::{Config, ConnId, Context, Counters, Handler, Message, Server, Tls};
 
 use crate::peer::{Peer, frame, opening};
 use crate::running::{Chat, Does, PATIENCE, bind, now};
@@ -91,6 +91,31 @@ pub(crate) fn in_one_turn_so_many_clients_are_accepted() {
     let accepted = turns_until(&mut server, |now| now.accepted == 10, |now| now.accepted);
     assert_eq!(accepted, [3, 3, 3, 1]);
     assert_eq!(open(&mut server, address, 3).len(), 3, "and more who come later");
+}
+
+#[test]
+pub(crate) fn in_one_turn_so_many_steps_of_handshakes_are_taken() {
+    let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let Ok(tls) = Tls::from_pem(certificate.as_bytes(), key.as_bytes()) else {
+        assert!(cfg!(not(feature = "tls")), "a certificate that cannot be used");
+        return;
+    };
+    let mut config = Config::default();
+    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    config.tls = Some(tls);
+    config.limits.turn_handshakes = 3;
+    let mut server = Server::bind(config, Chat).unwrap();
+    let address = server.addresses()[0].strip_prefix("https://").unwrap().parse().unwrap();
+    let mut peers: Vec<Peer> = (0..10).map(|_| Peer::connect(address)).collect();
+    turns_until(&mut server, |now| now.accepted == 10, |now| now.accepted);
+    // Each is the beginning of a record, so each is looked at.
+    for step in 1..=2 {
+        peers.iter_mut().for_each(|peer| peer.says([22]));
+        let steps = turns_until(&mut server, |now| now.reads == 10 * step, |now| now.reads);
+        assert!(steps.iter().all(|steps| *steps <= 3), "{steps:?}");
+        assert!(steps.len() >= 4, "{steps:?}");
+    }
 }
 
 /// Long polls that wait for one long message, so that giving it to one of them takes longer than

@@ -243,7 +243,7 @@ fn door(line: &str) -> Option<Door> {
     if let Some(path) = address.strip_prefix("unix:") {
         return Some(Door::Unix(path.into()));
     }
-    let mut address: SocketAddr = address.strip_prefix("http://")?.parse().ok()?;
+    let mut address: SocketAddr = address.split_once("://")?.1.parse().ok()?;
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }

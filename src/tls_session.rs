@@ -1,0 +1,374 @@
+//! One client's TLS, driven by hand: ciphertext of a socket in, plaintext out, and the other way.
+//!
+//! ```text
+//!   socket ─ read_tls ─► [ part of a record ] ─ process_new_packets ─► [ unread ] ─► connection
+//!   socket ◄─ [ held ] ◄─ write_tls ─ records of at most 16 KiB ◄─ writer ◄─ outbox
+//! ```
+//!
+//! Invariants:
+//! - One call of [`Session::receive`] reads from the socket at most once, and not at all as long as
+//!   plaintext is unread. So no record, however large beside the reader's buffer, is lost or waits
+//!   for an event that will not come; whoever reads is told that there is more.
+//! - [`Session::write`] takes plaintext only while nothing is held, and what it has taken it tells.
+//!   So `held` is at most [`AHEAD`] bytes of plaintext as ciphertext, and the few that TLS says of
+//!   itself; it is not empty only if the socket did not take all, and then an event will come.
+//! - `complete_io` is never called: it would wait.
+//!
+//! This file knows no sockets: it is given something to read from, or to write to.
+
+use std::io::{self, IoSlice, Read, Write};
+
+use crate::tls::Tls;
+
+/// What a read came to.
+#[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "sockets alone say less"))]
+pub(crate) enum Received {
+    /// So many bytes for the connection, perhaps none as yet, and whether there may be more that no
+    /// event will tell of.
+    Bytes { count: usize, has_more: bool },
+    /// The peer's bytes have ended.
+    End,
+    /// The handshake is done, and there may be more.
+    Shaken,
+    /// The peer does not speak TLS but HTTP. From here on neither does the session.
+    Plain,
+    /// What is wrong with the peer's TLS. An alert is held; nothing else will leave.
+    Failed(String),
+}
+
+/// Plaintext that is encrypted before the socket is asked for the first of it.
+#[cfg(feature = "tls")]
+const AHEAD: usize = 64 * 1024;
+
+#[cfg(feature = "tls")]
+pub(crate) use real::Session;
+
+#[cfg(not(feature = "tls"))]
+pub(crate) use none::Session;
+
+#[cfg(feature = "tls")]
+mod real {
+    use std::io::ErrorKind;
+
+    use rustls::ServerConnection;
+
+    use super::{AHEAD, IoSlice, Read, Received, Tls, Write, io};
+
+    /// See the head of this file.
+    pub(crate) struct Session {
+        tls: ServerConnection,
+        stage: Stage,
+        /// Ciphertext that the socket has still to take, from `sent` on.
+        held: Vec<u8>,
+        sent: usize,
+        /// Bytes of plaintext that nobody has taken yet.
+        unread: usize,
+        /// The peer has said that it says no more.
+        has_ended: bool,
+    }
+
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Stage {
+        /// Nothing has come.
+        New,
+        Handshake,
+        Open,
+        /// The peer speaks plain HTTP, and is answered in it.
+        Plain,
+        /// An alert is the last word.
+        Failed,
+    }
+
+    impl Session {
+        /// For a client that has just connected.
+        pub(crate) fn new(tls: &Tls) -> io::Result<Self> {
+            let mut session =
+                ServerConnection::new(tls.config.clone()).map_err(io::Error::other)?;
+            session.set_buffer_limit(Some(AHEAD));
+            Ok(Self {
+                tls: session,
+                stage: Stage::New,
+                held: Vec::new(),
+                sent: 0,
+                unread: 0,
+                has_ended: false,
+            })
+        }
+
+        /// Whether the next bytes belong to the handshake.
+        pub(crate) fn is_handshaking(&self) -> bool {
+            matches!(self.stage, Stage::New | Stage::Handshake)
+        }
+
+        /// Bytes that the socket has still to take.
+        pub(crate) fn held_bytes(&self) -> usize {
+            self.held.len() - self.sent
+        }
+
+        /// At most one read from the socket.
+        ///
+        /// # Errors
+        /// What the socket said.
+        pub(crate) fn receive(
+            &mut self,
+            socket: &mut impl Read,
+            buffer: &mut [u8],
+        ) -> io::Result<Received> {
+            match self.stage {
+                Stage::Plain => return receive_plain(socket, buffer),
+                Stage::Failed => return Ok(Received::End),
+                _ if self.unread > 0 => return Ok(self.hand_out(buffer, true)),
+                _ if self.has_ended => return Ok(Received::End),
+                _ => {}
+            }
+            let mut inlet = Inlet { socket, first: None, offered: 0, count: 0 };
+            match self.tls.read_tls(&mut inlet) {
+                Ok(0) if inlet.offered > 0 => return Ok(Received::End),
+                // It was not the socket that had no more but rustls that had no room.
+                Ok(0) => return Ok(self.fail("a message that is too long".to_owned())),
+                Err(error) if inlet.offered == 0 => return Ok(self.fail(error.to_string())),
+                read => read?,
+            };
+            let is_full = inlet.count == inlet.offered;
+            if self.stage == Stage::New {
+                // A record of a handshake begins with 22, a request with a method.
+                if inlet.first.is_some_and(|first| first.is_ascii_uppercase()) {
+                    self.stage = Stage::Plain;
+                    return Ok(Received::Plain);
+                }
+                self.stage = Stage::Handshake;
+            }
+            let state = match self.tls.process_new_packets() {
+                Ok(state) => state,
+                Err(error) => return Ok(self.fail(error.to_string())),
+            };
+            self.hold();
+            self.unread = state.plaintext_bytes_to_read();
+            self.has_ended = state.peer_has_closed();
+            if self.stage == Stage::Handshake && !self.tls.is_handshaking() {
+                self.stage = Stage::Open;
+                return Ok(Received::Shaken);
+            }
+            Ok(self.hand_out(buffer, is_full))
+        }
+
+        /// Takes of the pieces what the socket takes, and at most `AHEAD` bytes more.
+        ///
+        /// # Errors
+        /// What the socket said; `WouldBlock` if nothing was taken.
+        pub(crate) fn write(
+            &mut self,
+            socket: &mut impl Write,
+            pieces: &[IoSlice<'_>],
+        ) -> io::Result<usize> {
+            if self.stage == Stage::Plain {
+                return socket.write_vectored(pieces);
+            }
+            self.flush(socket)?;
+            match self.stage {
+                Stage::Failed => return Err(ErrorKind::BrokenPipe.into()),
+                // rustls would keep it until the handshake is done, and nobody would know of it.
+                Stage::New | Stage::Handshake => return Err(ErrorKind::WouldBlock.into()),
+                _ => {}
+            }
+            let offered: usize = pieces.iter().map(|piece| piece.len()).sum();
+            let mut copy;
+            let mut rest = pieces;
+            let mut taken = 0;
+            while self.held.is_empty() && taken < offered {
+                let count = self.tls.writer().write_vectored(rest)?;
+                self.put_out(socket)?;
+                taken += count;
+                if count == 0 || taken == offered {
+                    break;
+                }
+                copy = pieces.to_vec();
+                let mut ahead = copy.as_mut_slice();
+                IoSlice::advance_slices(&mut ahead, taken);
+                rest = ahead;
+            }
+            if taken == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+        }
+
+        /// Writes what is held, as much as the socket takes.
+        ///
+        /// # Errors
+        /// What the socket said, `WouldBlock` and `Interrupted` excepted.
+        pub(crate) fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
+            while let Some(rest @ [_, ..]) = self.held.get(self.sent..) {
+                match socket.write(rest) {
+                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                    Ok(count) if count < rest.len() => {
+                        self.sent += count;
+                        return Ok(());
+                    }
+                    Ok(count) => self.sent += count,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // Not only emptied: an idle client owns no buffer.
+            self.held = Vec::new();
+            self.sent = 0;
+            Ok(())
+        }
+
+        /// Says that nothing more will be said, once.
+        ///
+        /// # Errors
+        /// What the socket said.
+        pub(crate) fn close(&mut self, socket: &mut impl Write) -> io::Result<()> {
+            if self.stage == Stage::Open {
+                self.tls.send_close_notify();
+                self.put_out(socket)?;
+            }
+            Ok(())
+        }
+
+        fn hand_out(&mut self, buffer: &mut [u8], is_full: bool) -> Received {
+            let count = if self.unread == 0 {
+                0
+            } else {
+                // It fails only if there is nothing, which was asked before.
+                self.tls.reader().read(buffer).unwrap_or(0)
+            };
+            self.unread -= count;
+            // Whoever has ended is read once more, to be told so.
+            let has_more = is_full || self.unread > 0 || self.has_ended;
+            Received::Bytes { count, has_more }
+        }
+
+        fn fail(&mut self, error: String) -> Received {
+            self.stage = Stage::Failed;
+            self.hold();
+            Received::Failed(error)
+        }
+
+        /// Takes from rustls what it has to say.
+        fn hold(&mut self) {
+            // A `Vec` takes everything.
+            while self.tls.wants_write() && self.tls.write_tls(&mut self.held).is_ok() {}
+        }
+
+        /// The same, with the socket asked first.
+        fn put_out(&mut self, socket: &mut impl Write) -> io::Result<()> {
+            while self.tls.wants_write() {
+                self.tls.write_tls(&mut Outlet { socket, held: &mut self.held })?;
+            }
+            Ok(())
+        }
+    }
+
+    impl std::fmt::Debug for Session {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Session")
+                .field("held_bytes", &self.held_bytes())
+                .finish_non_exhaustive()
+        }
+    }
+
+    fn receive_plain(socket: &mut impl Read, buffer: &mut [u8]) -> io::Result<Received> {
+        Ok(match socket.read(buffer)? {
+            0 => Received::End,
+            count => Received::Bytes { count, has_more: count == buffer.len() },
+        })
+    }
+
+    /// Notes what a read was offered, and what came of it: rustls tells only the latter.
+    struct Inlet<'a, S> {
+        socket: &'a mut S,
+        first: Option<u8>,
+        offered: usize,
+        count: usize,
+    }
+
+    impl<S: Read> Read for Inlet<'_, S> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.offered = buffer.len();
+            if buffer.is_empty() {
+                return Ok(0);
+            }
+            self.count = self.socket.read(buffer)?;
+            self.first = buffer.first().copied();
+            Ok(self.count)
+        }
+    }
+
+    /// Takes everything: what the socket does not take is held.
+    struct Outlet<'a, S> {
+        socket: &'a mut S,
+        held: &'a mut Vec<u8>,
+    }
+
+    impl<S: Write> Write for Outlet<'_, S> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.write_vectored(&[IoSlice::new(bytes)])
+        }
+
+        fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+            let mut written = 0;
+            while self.held.is_empty() {
+                match self.socket.write_vectored(pieces) {
+                    Ok(count) => written = count,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+                break;
+            }
+            let mut total = 0;
+            for piece in pieces {
+                total += piece.len();
+                let (_, rest) = piece.split_at(written.min(piece.len()));
+                written -= piece.len() - rest.len();
+                self.held.extend_from_slice(rest);
+            }
+            Ok(total)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}
+
+/// Without the feature `tls` there are no sessions, and the compiler knows it.
+#[cfg(not(feature = "tls"))]
+mod none {
+    use super::{IoSlice, Read, Received, Tls, Write, io};
+
+    #[derive(Debug)]
+    pub(crate) enum Session {}
+
+    impl Session {
+        pub(crate) fn new(tls: &Tls) -> io::Result<Self> {
+            match tls.none {}
+        }
+
+        pub(crate) fn is_handshaking(&self) -> bool {
+            match *self {}
+        }
+
+        pub(crate) fn held_bytes(&self) -> usize {
+            match *self {}
+        }
+
+        pub(crate) fn receive(&mut self, _: &mut impl Read, _: &mut [u8]) -> io::Result<Received> {
+            match *self {}
+        }
+
+        pub(crate) fn write(&mut self, _: &mut impl Write, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            match *self {}
+        }
+
+        pub(crate) fn flush(&mut self, _: &mut impl Write) -> io::Result<()> {
+            match *self {}
+        }
+
+        pub(crate) fn close(&mut self, _: &mut impl Write) -> io::Result<()> {
+            match *self {}
+        }
+    }
+}
