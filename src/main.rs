@@ -19,6 +19,7 @@ mod words;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -175,6 +176,7 @@ fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> 
         heartbeat: systemd::heartbeat(),
     };
     let limits = settings.config.limits.clone();
+    let root = settings.config.root.clone();
     let inherited = systemd::sockets()?;
     if !inherited.is_empty() && !settings.has_address {
         settings.config.listen.clear();
@@ -204,6 +206,9 @@ fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> 
         "were every client at every limit; docs/limits.md says how it adds up"
     );
 
+    advise(&server.addresses(), root.as_deref());
+
+    advise(&server.addresses(), root.as_deref());
     if let Some(pause) = systemd::heartbeat() {
         server.context().wake_after(pause, HEARTBEAT);
     }
@@ -241,5 +246,26 @@ fn say_rules(publish: Publish, by_token: bool, reads_by_token: Option<bool>) {
     log::info!("event=publish rule={rule} hint={hint:?}");
     if let Some(by_token) = reads_by_token {
         log::info!("event=subscribe rule={}", if by_token { "token" } else { "anyone" });
+    }
+}
+
+/// What somebody who starts it for the first time may wonder about.
+fn advise(addresses: &[String], root: Option<&Path>) {
+    for address in addresses {
+        let Some((scheme, rest)) = address.split_once("://") else { continue };
+        // Every address of the machine is none that a browser opens.
+        let port = ["[::]:", "0.0.0.0:"].iter().find_map(|every| rest.strip_prefix(every));
+        if let Some(port) = port {
+            log::info!(
+                "event=open url={scheme}://localhost:{port} hint=\"{}\"",
+                "from another machine: this one's name or address in place of localhost"
+            );
+        }
+    }
+    if let Some(root) = root.filter(|root| !root.join(words::INDEX).is_file()) {
+        log::warn!(
+            "event=no_index root={root:?} hint=\"there is no {} in it: / is a 404\"",
+            words::INDEX
+        );
     }
 }

@@ -115,15 +115,8 @@ impl<H: Handler> Server<H> {
         let files = Files::open(config.root.as_deref())?;
         let poll = Poll::new().map_err(Error::Poll)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Poll)?;
-        let listeners = Listeners::bind(
-            &config.listen,
-            config.tls.is_some(),
-            inherited,
-            config.control.as_ref(),
-            poll.registry(),
-            LISTENERS_FROM,
-        )?;
         config.check_control()?;
+        let listeners = Listeners::bind(&config, inherited, poll.registry(), LISTENERS_FROM)?;
         let on_loopback: Vec<bool> = listeners.iter().map(Listener::is_loopback).collect();
         let started = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

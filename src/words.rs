@@ -1,13 +1,19 @@
 //! What the program says of itself: `--help`, `--limit help`, and with `--check` its settings.
 
 use std::fmt::Write as _;
+use std::io;
+use std::net::ToSocketAddrs;
+use std::path::Path;
 
-use pousse::{Error, LIMITS, Limits};
+use pousse::{Address, Error, LIMITS, Limits};
 
 use crate::flags::{Set, Setting, Settings};
 use crate::reload::load;
 use crate::tokens::Tokens;
 use crate::{Refusal, VERSION};
+
+/// What `/` is in a folder that is served.
+pub(crate) const INDEX: &str = "index.html";
 
 /// Looks at all that can be looked at without listening.
 ///
@@ -20,6 +26,7 @@ pub(crate) fn looks_good(settings: &Settings) -> Result<(), Refusal> {
     }
     load(tls_cert.clone().zip(tls_key.clone()).as_ref())?;
     config.check_control()?;
+    config.listen.iter().chain(&config.control).try_for_each(can_be)?;
     match settings.token_file.as_deref().map(Tokens::load) {
         Some(Err(error)) => Err(Refusal::config(error)),
         _ => Ok(()),
@@ -41,7 +48,10 @@ pub(crate) fn summary(settings: &Settings) -> String {
         say("control", address);
     }
     match &config.root {
-        Some(path) => say("root", &path.display()),
+        Some(path) if path.join(INDEX).is_file() => say("root", &path.display()),
+        Some(path) => {
+            say("root", &format_args!("{} (without {INDEX}: / is a 404)", path.display()));
+        }
         None => say("root", &"(the built-in page)"),
     }
     if let Some((certificate, key)) = &files {
@@ -73,7 +83,26 @@ pub(crate) fn summary(settings: &Settings) -> String {
         }
     }
     say("log", &log.as_str().to_ascii_lowercase());
+    let mib = config.limits.memory_bytes_max() >> 20;
+    say("memory", &format_args!("{mib}MiB were every client at every limit"));
     text
+}
+
+/// Whether an address can be one to listen on, as far as can be told without doing so.
+fn can_be(address: &Address) -> Result<(), Error> {
+    let found = match address {
+        Address::Tcp { host, .. } if host.is_empty() => Ok(()),
+        Address::Tcp { host, port } => {
+            (host.as_str(), *port).to_socket_addrs().and_then(|mut addresses| {
+                addresses.next().map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+            })
+        }
+        Address::Unix(path) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            std::fs::read_dir(folder.unwrap_or(Path::new("."))).map(drop)
+        }
+    };
+    found.map_err(|source| Error::Bind { address: address.to_string(), source })
 }
 
 pub(crate) fn help(table: &[Setting], limits: &Limits) -> String {

@@ -403,6 +403,30 @@ fn an_address_in_use_is_69() {
 }
 
 #[test]
+fn check_looks_at_what_can_be_seen_without_listening() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    let said = checked(&mut pousse(&["--check", "--listen", &address, "--root", folder]));
+    assert!(said.contains(&format!("root {folder} (without index.html: / is a 404)")), "{said:?}");
+    assert!(said.iter().any(|line| line.starts_with("memory ")), "{said:?}");
+    for address in ["unix:/nowhere/pousse.sock", "name.invalid:80"] {
+        refused(&mut pousse(&["--check", "--listen", address]), 69, &["cannot listen", address]);
+    }
+}
+
+#[test]
+fn what_a_beginner_wonders_about_is_in_the_log() {
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    let (running, address) = Running::start(&["--listen", ":0", "--root", folder]);
+    let port = address.rsplit(':').next().unwrap();
+    let line = running.line_with(" info event=open ");
+    assert!(line.contains(&format!(" url=http://localhost:{port} hint=")), "{line}");
+    let line = running.line_with(" warn event=no_index ");
+    assert!(line.contains("there is no index.html in it"), "{line}");
+}
+
+#[test]
 fn the_first_lines_say_where_it_listens_with_the_real_port() {
     let socket = std::env::temp_dir().join(format!("pousse-{}.sock", std::process::id()));
     let unix = format!("unix:{}", socket.display());
