@@ -92,7 +92,7 @@ impl Account {
 
     #[track_caller]
     pub(crate) fn is_served(&self) {
-        assert!(self.pings >= 5, "{self}: the attack was over before it was one");
+        assert!(self.pings >= 3, "{self}: the attack was over before it was one");
         assert!(self.longest_of_server < PROMISED, "an innocent client waited: {self}");
     }
 }

@@ -196,15 +196,16 @@ fn requests_without_number_whose_answers_nobody_reads_take_no_memory_and_disturb
 
 #[test]
 fn hundreds_who_send_their_heads_and_contents_drop_by_drop_are_cut_off_in_time() {
-    let mut target =
-        Target::start(&["--head-timeout", "700ms", "--limit", "body-timeout=700ms"]);
+    let mut target = Target::start(&["--head-timeout", "700ms", "--limit", "body-timeout=700ms"]);
     target.margin = 4 << 20;
     target.withstands("slow heads and contents", |target| {
         let mut peers: Vec<Peer> = (0..600).map(|_| Peer::connect(&target.door)).collect();
         for (at, peer) in peers.iter_mut().enumerate() {
             peer.says(match at % 3 {
                 0 => "GET /",
-                1 => "POST /api/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n",
+                1 => {
+                    "POST /api/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
+                }
                 // Not a byte.
                 _ => "",
             });
@@ -222,7 +223,10 @@ fn hundreds_who_send_their_heads_and_contents_drop_by_drop_are_cut_off_in_time()
         });
         for (at, peer) in peers.iter_mut().enumerate() {
             let statuses = peer.statuses_if_any();
-            assert!(matches!((at % 3, &statuses[..]), (0 | 1, [] | [408]) | (2, [])), "{statuses:?}");
+            assert!(
+                matches!((at % 3, &statuses[..]), (0 | 1, [] | [408]) | (2, [])),
+                "{statuses:?}"
+            );
         }
     });
     assert!(target.counter("closed.head-timeout") > 0);

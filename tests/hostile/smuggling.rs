@@ -64,7 +64,11 @@ const POSTS: &[(&str, &str, u16)] = &[
     ("chunks on two lines", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 501),
     ("chunks and identity", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", 501),
     ("identity", "Transfer-Encoding: identity", 501),
-    ("chunks, but first something else", "Transfer-Encoding: cow\r\nTransfer-Encoding: chunked", 501),
+    (
+        "chunks, but first something else",
+        "Transfer-Encoding: cow\r\nTransfer-Encoding: chunked",
+        501,
+    ),
     ("xchunked", "Transfer-Encoding: xchunked", 501),
     ("chunks in quotes", "Transfer-Encoding: \"chunked\"", 501),
     ("chunks with a parameter", "Transfer-Encoding: chunked;a=b", 501),
