@@ -109,7 +109,9 @@ impl Listener {
     /// [`Error::Bind`] with the address as it was given.
     pub(crate) fn bind(address: &Address) -> Result<Self, Error> {
         let bound = match address {
-            Address::Tcp { host, port } => bind_tcp(host, *port).map(Listener::Tcp),
+            Address::Tcp { host, port } => {
+                bind_tcp(host, *port).inspect(queue_more).map(Listener::Tcp)
+            }
             Address::Unix(path) => {
                 bind_unix(path).map(|(listener, file)| Listener::Unix(listener, file))
             }
@@ -199,6 +201,19 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
     }
     Err(last)
 }
+
+/// Asks for a longer queue of connections that are not accepted yet. mio asks for 128; whoever finds
+/// no place there tries again after a second, which is what thousands who reconnect would do.
+#[cfg(feature = "daemon")]
+fn queue_more(listener: &TcpListener) {
+    // The system lowers it to what it allows. It listens already, so nothing is lost if it refuses.
+    const QUEUE: i32 = 4096;
+    let _ = rustix::net::listen(listener, QUEUE);
+}
+
+/// Without rustix the queue is as long as mio makes it.
+#[cfg(not(feature = "daemon"))]
+fn queue_more(_: &TcpListener) {}
 
 /// A dead socket file is replaced, a live one is not stolen, and what is no socket is not touched.
 fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
