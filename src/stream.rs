@@ -202,8 +202,8 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
     Err(last)
 }
 
-/// Asks for a longer queue of connections that are not accepted yet. mio asks for 128; whoever finds
-/// no place there tries again after a second, which is what thousands who reconnect would do.
+/// Asks for a longer queue of connections that are not accepted yet. mio asks for 128; whoever
+/// finds no place there tries again after a second, and thousands may reconnect at once.
 #[cfg(feature = "daemon")]
 fn queue_more(listener: &TcpListener) {
     // The system lowers it to what it allows. It listens already, so nothing is lost if it refuses.

@@ -40,6 +40,7 @@ fn without_a_descriptor_left_the_process_rests_and_recovers() {
     target.withstands("no descriptors", |target| {
         // Each holds two: the connection, and the file that it does not fetch.
         let mut fetching: Vec<Peer> = (0..100).map(|_| Peer::connect(&target.door)).collect();
+        target.until("all are here", |target| target.descriptors() > 100);
         for peer in &mut fetching {
             peer.says("GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n");
         }

@@ -198,7 +198,10 @@ fn five_thousand_who_come_and_go_leave_neither_descriptors_nor_memory() {
                                 assert_eq!(peer.answer().status, 101);
                             }
                             2 => {
-                                peer.says("GET /api/messages?wait=9&after=now HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                                peer.says(
+                                    "GET /api/messages?wait=9&after=now HTTP/1.1\r\n\
+                                     Host: localhost\r\n\r\n",
+                                );
                                 peer.wire.reset();
                             }
                             3 => {
@@ -213,4 +216,16 @@ fn five_thousand_who_come_and_go_leave_neither_descriptors_nor_memory() {
         });
     });
     assert!(target.counter("accepted") >= 4000, "some had left before they were accepted");
+}
+
+#[test]
+fn signals_without_number_disturb_nobody() {
+    let mut target = Target::start(&[]);
+    target.withstands("signals", |target| {
+        let until = now() + ms(500);
+        while now() < until {
+            target.reloads();
+            target.counter("accepted");
+        }
+    });
 }

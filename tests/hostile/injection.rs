@@ -250,8 +250,8 @@ fn a_gap_in_a_topic_of_any_name_is_one_event_of_a_stream() {
 #[test]
 fn a_line_of_the_log_is_one_line_whatever_a_peer_says() {
     let mut target = Target::start(&["--log", "debug", "--publish", "anyone"]);
-    let evil = "\r\n2026-01-01T00:00:00Z error event=forged\x1b[2J\x1b]0;x\x07\x08\x7f\u{85}\u{9b}31m\
-                \u{202e}\u{2028}\u{200b}";
+    let evil = "\r\n2026-01-01T00:00:00Z error event=forged\x1b[2J\x1b]0;x\x07\x08\x7f\
+                \u{85}\u{9b}31m\u{202e}\u{2028}\u{200b}";
     let encoded: String = evil.bytes().map(|byte| format!("%{byte:02X}")).collect();
     target.survives(|target| {
         for request in [
@@ -263,6 +263,7 @@ fn a_line_of_the_log_is_one_line_whatever_a_peer_says() {
             format!("BREW /{encoded}"),
             format!("GET /{}", "%0a".repeat(1300)),
             format!("GET /{}", "a".repeat(4000)),
+            format!("PUT /{}", "a".repeat(4000)),
             "GET /api/messages/event=forged%20reason=done".to_owned(),
         ] {
             target.asks(format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
@@ -315,6 +316,8 @@ fn a_line_of_the_log_is_one_line_whatever_a_peer_says() {
             line.replace("\\\\", "").replace("\\\"", "").split('"').step_by(2).collect();
         assert!(!outside.contains("forged"), "{line}");
         assert!(line.len() <= 4096, "{} bytes", line.len());
+        let has_reason = !line.contains("event=refused") || line.contains(" reason=");
+        assert!(has_reason, "a long path has pushed the reason out of {line}");
     }
 }
 

@@ -175,9 +175,9 @@ const REBOUND: &[&str] = &[
     "",
 ];
 
-/// Of these, what the machine may take for itself after all.
-const OWN: &[&str] =
-    &["127.0.0.1.", "localhost:", "localhost:99999", "*.localhost", ".localhost", "..localhost"];
+/// Of these, what this machine takes for its own: nobody else can have a name beneath `localhost`
+/// (RFC 6761 §6.3), and ports are not compared.
+const OWN: &[&str] = &["127.0.0.1.", "localhost:", "*.localhost", ".localhost", "..localhost"];
 
 #[test]
 fn a_name_that_was_made_to_point_here_opens_nothing() {

@@ -127,6 +127,11 @@ impl Target {
         }
     }
 
+    /// Has it read its settings again.
+    pub(crate) fn reloads(&self) {
+        self.server.signal(rustix::process::Signal::HUP);
+    }
+
     /// An attack, and then the questions.
     #[track_caller]
     pub(crate) fn survives<T>(&mut self, attack: impl FnOnce(&mut Self) -> T) -> T {

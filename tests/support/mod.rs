@@ -100,8 +100,8 @@ impl Server {
         // Nothing of the tester's own settings, but coverage counters must find their file.
         command.env_clear();
         command.envs(std::env::vars_os().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
-        // glibc keeps freed pieces of the size of the largest that was ever freed, unless one of its
-        // thresholds is set (mallopt(3)). Here memory that is freed is to be seen as free.
+        // glibc keeps freed pieces of the size of the largest that was ever freed, unless one of
+        // its thresholds is set (mallopt(3)). Memory that is freed is to be seen as free.
         command.env("MALLOC_TRIM_THRESHOLD_", "131072");
         let listeners = flags.iter().filter(|flag| flag.starts_with("--listen")).count();
         if listeners == 0 {
