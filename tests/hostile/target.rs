@@ -249,6 +249,11 @@ impl Target {
         self.usage().descriptors
     }
 
+    /// Every open descriptor: its number and flags.
+    pub(crate) fn descriptor_flags(&self) -> Vec<(u32, u32)> {
+        descriptor_flags(&self.server.pid().to_string())
+    }
+
     fn usage(&self) -> Usage {
         let pid = self.server.pid();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -296,6 +301,19 @@ impl Flood {
     pub(crate) fn goes_on(&self) -> bool {
         now() < self.until
     }
+}
+
+/// The number and flags of each descriptor of a process (proc_pid_fdinfo(5)).
+pub(crate) fn descriptor_flags(pid: &str) -> Vec<(u32, u32)> {
+    let all = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
+    let of = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let number = path.file_name()?.to_str()?.parse().ok()?;
+        let info = fs::read_to_string(path).ok()?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+        Some((number, u32::from_str_radix(flags.trim(), 8).ok()?))
+    };
+    all.filter_map(of).collect()
 }
 
 /// The last lines of a log.

@@ -316,14 +316,16 @@ impl Wire {
         !self.unread.is_empty()
     }
 
-    /// Sends what the other end takes right now, and no more; how many bytes that was.
+    /// Sends what the other end takes, and waits no more than a moment for it to take some; how
+    /// many bytes that was.
     #[allow(dead_code, reason = "for hostile.rs")]
     pub(crate) fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let nonblocking =
-            |on| on_stream!(&self.stream, s => s.set_nonblocking(on).expect("it is a socket"));
-        nonblocking(true);
+        let patience = |time| {
+            on_stream!(&self.stream, s => s.set_write_timeout(Some(time)).expect("it is not zero"));
+        };
+        patience(Duration::from_millis(5));
         let sent = on_stream!(&self.stream, s => { let mut s = s; s.write(bytes) });
-        nonblocking(false);
+        patience(PATIENCE);
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             sent => sent,
