@@ -2,8 +2,8 @@
 //!
 //! Everything that serves is in the library; what is here could be written by any embedder. The
 //! signals come through the same readiness loop as the sockets, so there is no second thread and
-//! nothing to lock. What is done with them and with clients is in `daemon.rs`; if there is a service
-//! manager, `systemd.rs` speaks to it.
+//! nothing to lock. What is done with them and with clients is in `daemon.rs`; if there is a
+//! service manager, `systemd.rs` speaks to it.
 
 #![forbid(unsafe_code)]
 

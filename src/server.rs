@@ -122,8 +122,11 @@ impl<H: Handler> Server<H> {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let run = u64::try_from(unix.as_millis()).unwrap_or(0);
         let limits = &config.limits;
+        let mut hub = Hub::new(&config, files, on_loopback, started, run);
+        // The owner's comes last, and says nothing of whether the others are private.
+        hub.on_loopback.extend(listeners.control().map(Listener::is_loopback));
         Ok(Self {
-            app: App { handler, hub: Hub::new(&config, files, on_loopback, started, run) },
+            app: App { handler, hub },
             events: Events::with_capacity(EVENTS),
             is_full: false,
             is_control_full: false,
