@@ -216,7 +216,6 @@ pub(crate) fn program(path: &str) -> Command {
 /// Says what is missing, past the test runner that keeps the words of tests that pass; where
 /// nothing may be skipped, it fails.
 #[allow(dead_code, reason = "for unit.rs and proxy.rs")]
-#[expect(clippy::explicit_write, reason = "what eprintln! says is kept from sight")]
 pub(crate) fn skip(missing: &str) {
     let is_required = std::env::var("POUSSE_TEST_REQUIRE").is_ok_and(|it| it == "all");
     assert!(!is_required, "{missing}");
