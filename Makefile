@@ -3,13 +3,18 @@
 CARGO ?= cargo
 FLAGS ?=
 
-.PHONY: help run test check doc clean
+.PHONY: help run run-tls test check doc clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
 run: ## page, chat and API on http://127.0.0.1:8080 (FLAGS="--listen 127.0.0.1:9000")
 	$(CARGO) run --release -- $(FLAGS)
+
+run-tls: ## the same on https://127.0.0.1:8443, with a certificate that signs itself
+	$(CARGO) run --quiet --example tls_certificate -- target/tls
+	$(CARGO) run --release -- --listen 127.0.0.1:8443 --tls-cert target/tls/cert.pem \
+	  --tls-key target/tls/key.pem $(FLAGS)
 
 test: ## every test; a part that is missing on this machine is SKIPPED and named
 	$(CARGO) build --examples
@@ -20,6 +25,7 @@ check: ## what a change has to pass beside the tests: form, lints, docs, each fe
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features files -- -D warnings
+	$(CARGO) clippy --lib --no-default-features --features tls -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features v1 -- -D warnings
 	$(CARGO) clippy --lib --bins --no-default-features --features daemon -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --all-features

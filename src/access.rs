@@ -16,6 +16,8 @@ pub enum Access<'a> {
     Read(&'a [String]),
     /// Publish to this topic.
     Publish(&'a str),
+    /// Do what the control listener offers, from another machine.
+    Operate,
 }
 
 /// Whether it may.

@@ -12,16 +12,19 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use crate::access::{Access, Decision, Denial};
 use crate::clients::Client;
 use crate::config::Publish;
+use crate::control::{self, Action};
 use crate::error::Error;
 use crate::event::{Event, Transport};
+use crate::exposition;
 use crate::handler::{Context, Handler};
-use crate::http::{Refusal, Request};
+use crate::http::{Peer, Refusal, Request};
 use crate::hub::Hub;
 use crate::id::ConnId;
 use crate::message::Message;
 use crate::metrics::Reason;
 use crate::perform::handler_failed;
 use crate::remote::{self, Commands};
+use crate::response::Response;
 use crate::routes::{self, Answer};
 use crate::session::{Command, What};
 use crate::topic::is_topic_name;
@@ -60,30 +63,21 @@ impl<H: Handler> App<H> {
     }
 
     fn request(&mut self, id: ConnId, mut request: Box<Request>) {
+        if self.hub.is_control(id) {
+            return self.control(id, request);
+        }
         if let Some(code) = self.hub.drain {
             // Its poll was answered before it was told; it is not to ask again and again meanwhile.
             self.hub.tell_the_end(id, code);
         }
         let placed = self.hub.place(id, &mut request);
         let answer = match placed.and_then(|()| self.admit(id, &request)) {
-            Ok(()) if !request.is_whole() => {
-                let hub = &mut self.hub;
-                if let Some(client) = hub.clients.get_mut(id) {
-                    client.connection.read_content(request, &mut hub.turn);
-                }
-                return;
-            }
+            Ok(()) if !request.is_whole() => return self.hub.read_content(id, request),
             Ok(()) => self.answer(id, &request),
             Err(refusal) => Err(refusal),
         };
         match answer {
-            Ok(answer) => {
-                let is_opened = self.hub.perform(id, &request, answer);
-                self.say_opened(id, is_opened);
-                if is_opened {
-                    self.call(Some(id), |handler, ctx| handler.on_open(id, &request, ctx));
-                }
-            }
+            Ok(answer) => self.perform(id, &request, answer),
             Err(refusal) => self.hub.refuse(id, &request, &refusal),
         }
     }
@@ -163,11 +157,12 @@ impl<H: Handler> App<H> {
             What::Publish { topic, .. } => Some((topic, Access::Publish(topic))),
             What::Unsubscribe { .. } => None,
         };
-        // The hub refuses what is wrong whoever says it.
+        // The hub refuses what is wrong whoever says it, and the owner may do everything.
         let is_nobodys = |access| {
             matches!(access, Access::Publish(_)) && self.hub.rules.publish == Publish::Nobody
         };
         let access = access
+            .filter(|_| !self.hub.is_control(id))
             .filter(|(topic, access)| is_topic_name(topic) && !is_nobodys(*access))
             .map(|(_, access)| access);
         let denied = access.and_then(|access| self.authorize_again(id, access).err());
@@ -217,6 +212,58 @@ impl<H: Handler> App<H> {
         log::info!("event=opened client={id} peer={peer} transport={transport}{name}");
     }
 
+    fn perform(&mut self, id: ConnId, request: &Request, answer: Answer) {
+        let is_opened = self.hub.perform(id, request, answer);
+        self.say_opened(id, is_opened);
+        if is_opened {
+            self.call(Some(id), |handler, ctx| handler.on_open(id, request, ctx));
+        }
+    }
+
+    /// A request of the control listener, where `on_request` is not asked.
+    fn control(&mut self, id: ConnId, request: Box<Request>) {
+        if let Some(client) = self.hub.clients.get_mut(id) {
+            // A page that may connect elsewhere is refused here, and is to see no more than that.
+            client.connection.exchange.origin = None;
+        }
+        let is_private = request.peer() == Peer::Unix || self.hub.is_on_loopback(id);
+        let is_asked = is_private || !request.content().is_empty();
+        let asked = match is_asked {
+            true => Ok(()),
+            false => self.authorize(id, &request, Access::Operate),
+        };
+        let action = match asked.and_then(|()| control::route(&request, &self.hub.rules)) {
+            Ok(action) => action,
+            Err(refusal) => return self.hub.refuse(id, &request, &refusal),
+        };
+        if !request.is_whole() {
+            return self.hub.read_content(id, request);
+        }
+        match action {
+            Action::Answer(answer) => self.perform(id, &request, answer),
+            Action::Metrics => {
+                let text = self.metrics();
+                let response = Response::new(200).with("Content-Type", exposition::CONTENT_TYPE);
+                self.hub.respond(id, &control::fresh(response.with_content(text)));
+            }
+            action => self.hub.operate(id, &request, action),
+        }
+    }
+
+    /// All metrics, those of the handler last.
+    fn metrics(&mut self) -> String {
+        let mut text = self.hub.metrics();
+        let own = text.len();
+        let told = self.call(None, |handler, _| handler.on_metrics(&mut text));
+        if told.is_none() {
+            // Half a line would spoil the rest.
+            text.truncate(own);
+        } else if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text
+    }
+
     pub(crate) fn fault(&mut self, id: ConnId, code: CloseCode, reason: &'static str) {
         if self.hub.clients.get(id).is_some_and(|client| client.is_opened) {
             let error = Error::Peer { code, reason };
@@ -231,6 +278,7 @@ impl<H: Handler> App<H> {
         work: impl FnOnce(&mut H, &mut Context<'_>) -> T,
     ) -> Option<T> {
         let (handler, hub) = (&mut self.handler, &mut self.hub);
+        hub.called_for = id;
         match catch_unwind(AssertUnwindSafe(|| work(handler, &mut Context { hub }))) {
             Ok(value) => Some(value),
             Err(panic) => {
@@ -306,7 +354,9 @@ impl<H: Handler> App<H> {
     pub(crate) fn farewell(&mut self, client: &Client, otherwise: Reason) {
         let connection = &client.connection;
         let (id, ending) = (connection.id, connection.ending(otherwise));
-        self.hub.turn.counters.count_closed(ending.why);
+        if !client.is_control {
+            self.hub.turn.counters.count_closed(ending.why);
+        }
         let is_stream = connection.transport() == Transport::EventStream;
         let level =
             if client.is_opened || is_stream { log::Level::Info } else { log::Level::Debug };

@@ -5,17 +5,19 @@
 //! take the same time however many readers there are.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use mio::Token;
 use slab::Slab;
 
 use crate::connection::Connection;
 use crate::error::PublishError;
-use crate::gate::Counted;
+use crate::event::Transport;
 use crate::http::Peer;
 use crate::id::{ConnId, Grant};
 use crate::log::Log;
 use crate::metrics::Reason;
+use crate::network::Network;
 use crate::stream::Stream;
 use crate::tick::Tick;
 use crate::topic::TopicNumber;
@@ -35,15 +37,19 @@ pub struct Client {
     /// Which listener it came through.
     pub(crate) listener: u16,
     /// The address it is counted under.
-    pub(crate) counted: Counted,
-    /// Bytes that it holds of the limit `memory`.
-    held_bytes: u32,
+    pub(crate) source: Option<Network>,
     /// It is a proxy whose word is taken on whom it speaks for.
     pub(crate) is_proxy: bool,
     /// It has not made a request yet.
     is_fresh: bool,
     /// What the handler called it when it was asked about the present request.
     pub(crate) grant: Option<Grant>,
+    /// That was the control listener.
+    pub(crate) is_control: bool,
+    /// When it came.
+    pub(crate) since: Tick,
+    /// As what it stands in `Numbers`.
+    counted: Counted,
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
     /// The system says that the peer's bytes end: reads go on until they have.
@@ -66,10 +72,73 @@ impl Client {
     }
 }
 
+/// What of one client is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counted {
+    transport: Transport,
+    waiting_bytes: u32,
+    held_bytes: u32,
+}
+
+impl Counted {
+    fn of(connection: &Connection) -> Self {
+        let fit = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self {
+            transport: connection.transport(),
+            waiting_bytes: fit(connection.waiting_bytes()),
+            held_bytes: fit(connection.held_bytes()),
+        }
+    }
+}
+
+/// How many there are, and what they hold, kept up to date rather than looked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Numbers {
+    /// By transport; without those of the control listener.
+    by_transport: [usize; Transport::ALL.len()],
+    /// Those of the control listener.
+    pub(crate) control: usize,
+    /// Bytes that wait for sockets.
+    pub(crate) waiting_bytes: usize,
+    /// Bytes that count for the limit `memory`.
+    pub(crate) held_bytes: usize,
+}
+
+impl Numbers {
+    /// How many are connected in this way.
+    pub(crate) fn of(&self, transport: Transport) -> usize {
+        self.by_transport.get(transport as usize).copied().unwrap_or(0)
+    }
+
+    /// A client goes from the one to the other; `None`: from, or to, where it is not counted.
+    fn change(&mut self, is_control: bool, from: Option<Counted>, to: Option<Counted>) {
+        if let Some(to) = to {
+            *self.place(is_control, to.transport) += 1;
+            self.waiting_bytes += to.waiting_bytes as usize;
+            self.held_bytes += to.held_bytes as usize;
+        }
+        if let Some(from) = from {
+            *self.place(is_control, from.transport) -= 1;
+            self.waiting_bytes -= from.waiting_bytes as usize;
+            self.held_bytes -= from.held_bytes as usize;
+        }
+    }
+
+    fn place(&mut self, is_control: bool, transport: Transport) -> &mut usize {
+        match self.by_transport.get_mut(transport as usize) {
+            Some(place) if !is_control => place,
+            _ => &mut self.control,
+        }
+    }
+}
+
 /// Those who read one topic.
 #[derive(Debug, Default)]
 struct Readers {
     list: Vec<Reader>,
+    /// When the oldest entry that is being offered was published, and the oldest that came since.
+    since: Option<Instant>,
+    since_next: Option<Instant>,
     /// New entries are being offered to those below this place; `upto` is the newest of them.
     next: usize,
     upto: u64,
@@ -98,6 +167,7 @@ struct Reader {
 pub(crate) struct Clients {
     slots: Slab<Client>,
     generation: u32,
+    pub(crate) numbers: Numbers,
     readers: Vec<Readers>,
     /// Topics whose new entries have not been offered to all readers, in turn.
     spreading: VecDeque<TopicNumber>,
@@ -109,8 +179,6 @@ pub(crate) struct Clients {
     /// Those who have not made a request yet, the oldest first, and some who have; and how many.
     fresh: VecDeque<ConnId>,
     fresh_count: usize,
-    /// What all clients hold of the limit `memory`.
-    held_bytes: usize,
 }
 
 impl Clients {
@@ -120,6 +188,7 @@ impl Clients {
             // A large slab is address space, not memory, until clients come.
             slots: Slab::with_capacity(capacity),
             generation: 0,
+            numbers: Numbers::default(),
             readers: Vec::new(),
             spreading: VecDeque::new(),
             spreading_later: Vec::new(),
@@ -127,42 +196,45 @@ impl Clients {
             leaving: Vec::new(),
             fresh: VecDeque::new(),
             fresh_count: 0,
-            held_bytes: 0,
         }
     }
 
-    /// How many are connected.
+    /// How many are connected, without those of the control listener.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() - self.numbers.control
     }
 
-    /// Whether nobody is.
+    /// Whether nobody is, but through the control listener.
     pub(crate) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn insert(
         &mut self,
         stream: Stream,
         peer: Peer,
-        listener: u16,
+        (listener, is_control): (u16, bool),
         turn: &Turn,
     ) -> ConnId {
         self.generation = self.generation.wrapping_add(1);
         let slot = self.slots.vacant_entry();
         let index = u32::try_from(slot.key()).expect("max-clients fits in 32 bits");
         let id = ConnId::new(index, self.generation);
+        let counted = Counted::default();
+        self.numbers.change(is_control, None, Some(counted));
         slot.insert(Client {
             stream,
             connection: Connection::new(id, peer, turn),
             armed: Tick::NEVER,
             spent_in: 0,
             listener,
-            counted: None,
-            held_bytes: 0,
+            source: None,
             is_proxy: false,
-            is_fresh: true,
+            is_fresh: !is_control,
             grant: None,
+            is_control,
+            since: turn.now,
+            counted,
             is_readable: false,
             is_writable: true,
             is_read_closed: false,
@@ -172,8 +244,10 @@ impl Clients {
             is_opened: false,
             is_publisher: false,
         });
-        self.fresh.push_back(id);
-        self.fresh_count += 1;
+        if !is_control {
+            self.fresh.push_back(id);
+            self.fresh_count += 1;
+        }
         if self.fresh.len() > 2 * self.fresh_count + 64 {
             let is_fresh = |id: &ConnId| self.get(*id).is_some_and(|client| client.is_fresh);
             let fresh = self.fresh.iter().copied().filter(is_fresh).collect();
@@ -201,23 +275,10 @@ impl Clients {
         None
     }
 
-    /// Bytes that all of them hold.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.held_bytes
-    }
-
-    /// Counts what the client holds now.
-    pub(crate) fn count_held(&mut self, id: ConnId) {
-        let Some(client) = self.slots.get_mut(id.index() as usize) else { return };
-        let held = u32::try_from(client.connection.held_bytes()).unwrap_or(u32::MAX);
-        let before = std::mem::replace(&mut client.held_bytes, held);
-        self.held_bytes = self.held_bytes - before as usize + held as usize;
-    }
-
     /// The client that holds most.
     pub(crate) fn heaviest(&self) -> Option<ConnId> {
-        let heaviest = self.iter().max_by_key(|client| client.held_bytes)?;
-        (heaviest.held_bytes > 0).then_some(heaviest.connection.id)
+        let heaviest = self.iter().max_by_key(|client| client.counted.held_bytes)?;
+        (heaviest.counted.held_bytes > 0).then_some(heaviest.connection.id)
     }
 
     /// The client of this name, if it has not left.
@@ -251,8 +312,24 @@ impl Clients {
         self.stop_reading(id, log);
         self.is_fresh_no_more(id);
         let client = self.slots.remove(id.index() as usize);
-        self.held_bytes -= client.held_bytes as usize;
+        self.numbers.change(client.is_control, Some(client.counted), None);
         Some(client)
+    }
+
+    /// Brings the numbers up to date with what this client is now.
+    pub(crate) fn recount(&mut self, id: ConnId) {
+        let Some(client) = self.slots.get_mut(id.index() as usize) else { return };
+        let now = Counted::of(&client.connection);
+        if client.counted != now {
+            let before = std::mem::replace(&mut client.counted, now);
+            self.numbers.change(client.is_control, Some(before), Some(now));
+        }
+    }
+
+    /// Those in the slots from this one on, in the order of their slots.
+    pub(crate) fn beginning_at(&self, first: usize) -> impl Iterator<Item = &Client> {
+        let end = self.slots.iter().next_back().map_or(0, |(last, _)| last + 1);
+        (first..end).filter_map(|at| self.slots.get(at))
     }
 
     /// Has the loop visit the client before this turn ends.
@@ -367,9 +444,19 @@ impl Clients {
     }
 
     /// The topic has new entries: its readers are to be offered them.
-    pub(crate) fn spread(&mut self, number: TopicNumber) {
+    ///
+    /// `since` is when the turn began in which they were published; `None`: there is nothing new,
+    /// but those who are behind have a gap to be told.
+    pub(crate) fn spread(&mut self, number: TopicNumber, since: Option<Instant>) {
         let Some(readers) = self.readers.get_mut(number.0 as usize) else { return };
-        if !readers.is_spreading && !readers.list.is_empty() {
+        if readers.list.is_empty() {
+            return;
+        }
+        match readers.is_spreading && !readers.is_due {
+            true => readers.since_next = readers.since_next.or(since),
+            false => readers.since = readers.since.or(since),
+        }
+        if !readers.is_spreading {
             readers.is_spreading = true;
             readers.is_due = true;
             self.spreading.push_back(number);
@@ -392,6 +479,8 @@ impl Clients {
         if readers.is_due && !readers.list.is_empty() {
             readers.is_due = false;
             readers.is_unfinished = false;
+            let since_next = readers.since_next.take();
+            readers.since = readers.since.or(since_next);
             readers.next = readers.list.len();
             readers.upto = log.topic(number).last();
         }
@@ -416,28 +505,33 @@ impl Clients {
     }
 
     /// Ends a slice: the topic goes to the end of the queue, or out of it if all its readers were
-    /// offered what it holds.
-    pub(crate) fn end_slice(&mut self, log: &mut Log) {
-        let Some(number) = self.spreading.pop_front() else { return };
-        let Some(readers) = self.readers.get_mut(number.0 as usize) else { return };
+    /// offered what it holds. Then the answer is since when the oldest of that waited.
+    pub(crate) fn end_slice(&mut self, log: &mut Log) -> Option<Instant> {
+        let number = self.spreading.pop_front()?;
+        let readers = self.readers.get_mut(number.0 as usize)?;
         if readers.next > 0 && !readers.list.is_empty() {
-            return self.spreading.push_back(number);
+            self.spreading.push_back(number);
+            return None;
         }
         readers.is_spreading = false;
         if readers.list.is_empty() {
-            return;
+            (readers.since, readers.since_next) = (None, None);
+            return None;
         }
         if readers.is_unfinished && readers.unfinished_rounds < UNFINISHED_ROUNDS_MAX {
             readers.unfinished_rounds += 1;
             readers.is_spreading = true;
             readers.is_due = true;
-            return self.spreading_later.push(number);
+            self.spreading_later.push(number);
+            return None;
         }
         readers.unfinished_rounds = 0;
+        let (since, next) = (readers.since.take(), readers.since_next.take());
         log.offered(number, readers.upto);
         if log.topic(number).last() > readers.upto {
-            self.spread(number);
+            self.spread(number, next);
         }
+        since
     }
 }
 

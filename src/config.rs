@@ -4,7 +4,7 @@
 //! table: a line of it is the field, the default, the name under which flags, environment, file,
 //! counters and log lines know it, and the sentence that `--limit help` prints.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -28,6 +28,12 @@ use crate::tls::Tls;
 pub struct Config {
     /// Where to listen. Default: `127.0.0.1:8080`.
     pub listen: Vec<Address>,
+    /// Where the owner of the server asks and acts (`docs/control.md`): metrics, topics, clients.
+    /// `None`: nowhere. Whoever reaches it may do everything, so it has to be of this machine.
+    pub control: Option<Address>,
+    /// Whether the handler's `authorize` says who may use it from other machines
+    /// (`Access::Operate`). Else it has to be a loopback address or a unix socket.
+    pub control_asks: bool,
     /// A folder to serve in place of the built-in page (feature `files`).
     pub root: Option<PathBuf>,
     /// Who may publish by `POST` or over pousse.v1: nobody, or anyone whom the handler's
@@ -59,6 +65,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![Address::Tcp { host: "127.0.0.1".into(), port: 8080 }],
+            control: None,
+            control_asks: false,
             root: None,
             publish: None,
             origins: Vec::new(),
@@ -74,6 +82,22 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether the control listener is where only this machine can reach it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] says what to change.
+    pub fn check_control(&self) -> Result<(), Error> {
+        let Some(address) = &self.control else { return Ok(()) };
+        match control_is_safe(address, self.control_asks) {
+            true => Ok(()),
+            false => Err(Error::Config(format!(
+                "control {address} can be reached from other machines, and whoever reaches it may \
+                 do everything: give a loopback address such as 127.0.0.1:9090, or unix:PATH, or \
+                 have tokens asked for (token-file)"
+            ))),
+        }
+    }
+
     /// Looks for settings that cannot hold together.
     ///
     /// # Errors
@@ -126,6 +150,21 @@ pub(crate) fn check_origins(origins: &[String]) -> Result<(), Error> {
             "origin {origin:?} is not of the form https://HOST or http://HOST:PORT, without a \
              path (or null)"
         ))),
+    }
+}
+
+/// Whether the control listener may be there: anyone who reaches it may do everything, unless
+/// `is_asked` who it is.
+///
+/// A name is looked up. One that is not found passes: it cannot be listened on, which is told then.
+fn control_is_safe(address: &Address, is_asked: bool) -> bool {
+    match address {
+        Address::Unix(_) => true,
+        Address::Tcp { .. } if is_asked => true,
+        Address::Tcp { host, .. } if host.is_empty() => false,
+        Address::Tcp { host, port } => (host.as_str(), *port)
+            .to_socket_addrs()
+            .map_or(true, |mut found| found.all(|address| is_loopback(address.ip()))),
     }
 }
 
@@ -432,6 +471,8 @@ limits! {
     /// Bytes that all clients hold together: what waits for them, and what came of unfinished
     /// requests and messages. The one who holds most is dropped, with close code 1013.
     memory: bytes = 512 * MIB, limit "memory", zero false;
+    /// Clients of the control listener at a time. The next ones wait as well.
+    control_clients: count = 64, limit "control-clients", zero false;
     /// Bytes of one message, in a frame or a request. 413 and close code 1009.
     max_message: bytes = 64 * KIB, flag "max-message", zero false;
 
@@ -493,6 +534,8 @@ limits! {
     turn_readers: count = 1024, limit "turn-readers", zero false;
     /// How long one step of a turn goes on before everyone else has theirs.
     turn_time: time = Duration::from_millis(10), limit "turn-time", zero false;
+    /// A call of the handler, or a step for one client, that takes longer is logged and counted.
+    slow_handler: time = Duration::from_millis(100), limit "slow-handler", zero false;
     /// Commands from other threads that may wait. `RemoteError::Full`.
     commands: count = 1024, limit "commands", zero false;
     /// How long an ending server waits for its clients.
@@ -513,7 +556,7 @@ impl Limits {
         let client = [self.head_bytes, 2 * self.max_message, waiting];
         let client = client.into_iter().fold(0, usize::saturating_add);
         let all = self.max_clients.saturating_mul(client).min(self.memory.saturating_add(client));
-        let slots = self.max_clients.saturating_mul(512);
+        let slots = self.max_clients.saturating_add(self.control_clients).saturating_mul(512);
         all.saturating_add(slots).saturating_add(self.history_total)
     }
 
@@ -574,6 +617,25 @@ mod tests {
         assert_eq!(config.check().unwrap_err().to_string(), "limit ping cannot be 0");
         let config = Config { origins: vec!["example.org".into()], ..Config::default() };
         assert!(config.check().unwrap_err().to_string().contains("https://HOST"));
+    }
+
+    #[test]
+    fn a_control_listener_is_for_this_machine_alone_unless_there_are_tokens() {
+        for (address, safe) in [
+            ("127.0.0.1:9090", true),
+            ("127.8.8.8:9090", true),
+            ("[::1]:9090", true),
+            ("localhost:9090", true),
+            ("unix:/run/p.sock", true),
+            (":9090", false),
+            ("0.0.0.0:9090", false),
+            ("[::]:9090", false),
+            ("192.0.2.1:9090", false),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(control_is_safe(&address, false), safe, "{address}");
+            assert!(control_is_safe(&address, true), "{address}");
+        }
     }
 
     #[test]

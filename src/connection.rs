@@ -62,7 +62,7 @@ pub struct Connection {
     /// Bytes behind a request that is not answered yet.
     kept: Option<Box<[u8]>>,
     ending: Option<Box<Ending>>,
-    exchange: Exchange,
+    pub(crate) exchange: Exchange,
     requests: u32,
     /// Requests that are looked at before it is somebody else's turn.
     requests_left: u8,
@@ -533,7 +533,7 @@ impl Connection {
     pub(crate) fn refuse_unread(&mut self, refusal: &Refusal, turn: &mut Turn) {
         if let Stage::Head(_) = self.stage {
             // What is known of the request before says nothing of this one.
-            self.exchange = Exchange::default();
+            self.exchange = Exchange::of_none(refusal.origin.as_deref(), turn);
         }
         log::info!("event=refused client={} peer={} {refusal}", self.id, self.peer);
         self.refuse(refusal, true, turn);

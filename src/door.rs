@@ -46,10 +46,12 @@ impl<H: Handler> Server<H> {
             drain::spread_over(limit),
             "to end at once: Context::stop; of the daemon: a second TERM or INT"
         );
-        self.listeners.close(self.poll.registry());
+        // Its owner can ask for the rest to the end, and nobody waits for him.
+        self.listeners.close(self.poll.registry(), true);
         let waits = |id: &ConnId| self.app.hub.clients.get(*id).is_some_and(Client::is_kept_open);
+        let is_guest = |id: &ConnId| !self.app.hub.is_control(*id);
         let (waiting, others): (Vec<_>, Vec<_>) =
-            self.app.hub.clients.ids().into_iter().partition(waits);
+            self.app.hub.clients.ids().into_iter().filter(is_guest).partition(waits);
         self.drain = Some(Drain::new(waiting, now, limit));
         for id in others {
             self.app.hub.tell_the_end(id, code);
@@ -68,8 +70,10 @@ impl<H: Handler> Server<H> {
             client.part();
             // Closing the descriptor would do, were it not for a copy of it in a child process.
             let _ = self.poll.registry().deregister(&mut client.stream);
-            hub.gate.leave(&mut client.counted);
+            hub.gate.leave(&mut client.source);
+            let since = Self::present();
             self.app.farewell(&client, Reason::Gone);
+            self.clock(since, Some(id));
         }
         self.done = done;
         let hub = &self.app.hub;
@@ -88,7 +92,7 @@ impl<H: Handler> Server<H> {
             return;
         }
         self.has_ended = true;
-        self.listeners.close(self.poll.registry());
+        self.listeners.close(self.poll.registry(), false);
         for id in self.app.hub.clients.ids() {
             let hub = &mut self.app.hub;
             let Some(mut client) = hub.clients.remove(id, &mut hub.log) else { continue };
@@ -119,7 +123,7 @@ impl<H: Handler> Server<H> {
         let now = self.app.hub.now;
         let mut was_too_many = false;
         for _ in 0..self.app.hub.turn.limits.turn_accept {
-            if !self.may_accept() {
+            if !self.may_accept(self.listeners.is_control(at)) {
                 break;
             }
             match self.listeners.accept(at, self.app.hub.tls.as_ref(), now)? {
@@ -159,32 +163,58 @@ impl<H: Handler> Server<H> {
 
     /// Says once that clients have to wait, and once more when it comes to that again.
     fn note_full(&mut self) {
-        let is_full = self.listeners.is_any_ready() && !self.may_accept();
-        if is_full && !self.is_full {
-            self.app.hub.turn.counters.count_refused(Reason::MaxClients);
-            log::warn!("event=full clients={} reason=max-clients", self.app.hub.clients.len());
+        for is_control in [false, true] {
+            let is_full = self.listeners.is_any_ready(is_control) && !self.may_accept(is_control);
+            let clients = &self.app.hub.clients;
+            let (was_full, count, reason) = match is_control {
+                false => (&mut self.is_full, clients.len(), Reason::MaxClients),
+                true => {
+                    (&mut self.is_control_full, clients.numbers.control, Reason::ControlClients)
+                }
+            };
+            if !std::mem::replace(was_full, is_full) && is_full {
+                self.app.hub.turn.counters.count_refused(reason);
+                log::warn!("event=full clients={count} reason={reason}");
+            }
         }
-        self.is_full = is_full;
     }
 
-    pub(crate) fn may_accept(&self) -> bool {
-        self.app.hub.clients.len() < self.app.hub.turn.limits.max_clients
+    /// Whether one more may come, through the control listener or one of the others.
+    fn may_accept(&self, is_control: bool) -> bool {
+        let (clients, limits) = (&self.app.hub.clients, &self.app.hub.turn.limits);
+        match is_control {
+            false => clients.len() < limits.max_clients,
+            true => clients.numbers.control < limits.control_clients,
+        }
+    }
+
+    /// Whether someone waits who can be accepted at once.
+    pub(crate) fn can_accept(&self) -> bool {
+        [false, true].iter().any(|it| self.listeners.is_any_ready(*it) && self.may_accept(*it))
     }
 
     fn welcome(&mut self, stream: Stream, peer: Peer, at: usize) {
         let hub = &mut self.app.hub;
-        let counted = match hub.gate.admit(peer, &hub.turn.limits, hub.turn.now) {
+        let is_control = self.listeners.is_control(at);
+        let counted = match is_control {
+            // The owner gets in.
+            true => Ok(None),
+            false => hub.gate.admit(peer, &hub.turn.limits, hub.turn.now),
+        };
+        let counted = match counted {
             Ok(counted) => counted,
             Err(reason) => return self.turn_away(stream, peer, reason),
         };
-        hub.turn.counters.accepted += 1;
+        hub.turn.counters.accepted += u64::from(!is_control);
         stream.set_ack_timeout(hub.turn.limits.ack_timeout);
+        let is_control = self.listeners.is_control(at);
+        hub.turn.counters.accepted += u64::from(!is_control);
         let listener = u16::try_from(at).unwrap_or(u16::MAX);
-        let id = hub.clients.insert(stream, peer, listener, &hub.turn);
+        let id = hub.clients.insert(stream, peer, (listener, is_control), &hub.turn);
         log::debug!("event=accepted client={id} peer={peer}");
         let Some(client) = hub.clients.get_mut(id) else { return };
-        client.counted = counted;
-        client.is_proxy = hub.gate.trusts(peer);
+        client.source = counted;
+        client.is_proxy = !is_control && hub.gate.trusts(peer);
         // Once, for both directions and for good: readiness is remembered, not asked for.
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registry = self.poll.registry();
@@ -213,7 +243,7 @@ impl<H: Handler> Server<H> {
     fn relieve(&mut self) {
         for _ in 0..RELIEVED_MAX {
             let hub = &mut self.app.hub;
-            if hub.clients.held_bytes() <= hub.turn.limits.memory {
+            if hub.clients.numbers.held_bytes <= hub.turn.limits.memory {
                 return;
             }
             let Some(id) = hub.clients.heaviest() else { return };

@@ -38,10 +38,11 @@ pub struct Ending {
 }
 
 /// How a client is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transport {
     /// Requests and answers; a poll.
+    #[default]
     Http,
     /// A request whose answer is held back.
     LongPoll,
@@ -51,13 +52,23 @@ pub enum Transport {
     WebSocket,
 }
 
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Transport {
+    /// Every one of them.
+    pub const ALL: &[Transport] = &[Self::Http, Self::LongPoll, Self::EventStream, Self::WebSocket];
+
+    /// The word for it in metrics and log lines.
+    pub const fn word(self) -> &'static str {
+        match self {
             Transport::Http => "http",
             Transport::LongPoll => "long-poll",
             Transport::EventStream => "event-stream",
             Transport::WebSocket => "websocket",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }

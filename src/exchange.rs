@@ -33,6 +33,11 @@ impl Exchange {
         }
     }
 
+    /// The exchange of what is no request, sent by a page of this origin.
+    pub(crate) fn of_none(origin: Option<&str>, turn: &Turn) -> Self {
+        Self { origin: origin.and_then(|origin| turn.origins.find(origin)), ..Self::default() }
+    }
+
     /// Writes the whole answer.
     pub(crate) fn put(&self, response: &Response, outbox: &mut Outbox, turn: &mut Turn) {
         let length = match response.status {

@@ -9,6 +9,7 @@
 //! What the settings mean, and whether they hold together, is `Config`'s business.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use lexopt::Arg;
 use log::LevelFilter;
@@ -34,9 +35,29 @@ pub(crate) struct Settings {
     /// Files of a certificate and of its key: both or neither.
     pub(crate) tls_cert: Option<String>,
     pub(crate) tls_key: Option<String>,
+    /// `--publish token`, which to the library is anyone whom the program does not refuse.
+    pub(crate) publish_token: bool,
+    /// `--subscribe token`.
+    pub(crate) subscribe_token: bool,
+    pub(crate) token_file: Option<PathBuf>,
     pub(crate) log: LevelFilter,
     /// An address was given, so it is not the default that stands in `listen`.
     pub(crate) has_address: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            publish_token: false,
+            subscribe_token: false,
+            token_file: None,
+            tls_cert: None,
+            tls_key: None,
+            log: LevelFilter::Info,
+            has_address: false,
+        }
+    }
 }
 
 /// Reads all three places. `limits` are those in force where nothing else is said.
@@ -48,13 +69,7 @@ pub(crate) fn read(
     env: impl Fn(&str) -> Option<OsString>,
     limits: &Limits,
 ) -> Result<Task, Refusal> {
-    let mut settings = Settings {
-        config: Config::default(),
-        tls_cert: None,
-        tls_key: None,
-        log: LevelFilter::Info,
-        has_address: false,
-    };
+    let mut settings = Settings::default();
     settings.config.limits = limits.clone();
     let table = table();
     let (line, question) = command_line(&table, args)?;
@@ -68,8 +83,10 @@ pub(crate) fn read(
     }
     settings.apply(&environment).map_err(Refusal::config)?;
     // What does not hold together is the flags' fault if it did without them.
+    settings.config.control_asks = settings.token_file.is_some();
     let refuse = if settings.check().is_ok() { Refusal::usage } else { Refusal::config };
     settings.apply(&line).map_err(Refusal::usage)?;
+    settings.config.control_asks = settings.token_file.is_some();
     settings.check().map_err(refuse)?;
     match line.iter().any(|given| given.setting.name == "check") {
         true => Ok(Task::Check(settings)),
@@ -83,9 +100,17 @@ impl Settings {
         let missing = match (&self.tls_cert, &self.tls_key) {
             (Some(_), None) => "tls-cert is given and tls-key is not",
             (None, Some(_)) => "tls-key is given and tls-cert is not",
-            _ => return self.config.check().map_err(|error| error.to_string()),
+            _ => "",
         };
-        Err(format!("{missing}: TLS needs both, a certificate and its key"))
+        if !missing.is_empty() {
+            return Err(format!("{missing}: TLS needs both, a certificate and its key"));
+        }
+        let needs_file = |flag| format!("{flag} token needs the tokens: give --token-file FILE");
+        match self.token_file {
+            None if self.publish_token => Err(needs_file("--publish")),
+            None if self.subscribe_token => Err(needs_file("--subscribe")),
+            _ => self.config.check().map_err(|error| error.to_string()),
+        }
     }
 
     fn apply(&mut self, given: &[Given<'_>]) -> Result<(), String> {
@@ -161,6 +186,9 @@ pub(crate) fn table() -> Vec<Setting> {
         list(row(SERVE, "listen", "ADDR",
             "Listen on HOST:PORT, [V6]:PORT, :PORT (every address) or unix:PATH. \
              Default: 127.0.0.1:8080.", Set::Own(listen)), |s| s.config.listen.clear()),
+        row(SERVE, "control", "ADDR",
+            "Listen here for the owner of the server, with metrics, health, topics and clients: \
+             127.0.0.1:9090 or unix:PATH. Default: nowhere.", Set::Own(control)),
         row(SERVE, "root", "DIR",
             "Serve the files of this folder. Default: the built-in page.", Set::Own(root)),
         row(SERVE, "tls-cert", "FILE",
@@ -168,8 +196,15 @@ pub(crate) fn table() -> Vec<Setting> {
              lead to a root behind it. Needs --tls-key.", Set::Own(tls_cert)),
         row(SERVE, "tls-key", "FILE", "The key of that certificate: PEM.", Set::Own(tls_key)),
         row(SERVE, "publish", "WHO",
-            "Who may publish: anyone or nobody. Default: anyone if every address is a loopback one \
-             and neither --host nor --trust-proxy is given, else nobody.", Set::Own(publish)),
+            "Who may publish: anyone, token (whoever has a token) or nobody. Default: anyone if \
+             every address is a loopback one and neither --host nor --trust-proxy is given, else \
+             nobody.",
+            Set::Own(publish)),
+        row(SERVE, "subscribe", "WHO",
+            "Who may read: anyone or token. Default: anyone.", Set::Own(subscribe)),
+        row(SERVE, "token-file", "FILE",
+            "Who has a token: one NAME TOKEN a line, # comments. Read again on HUP.",
+            Set::Own(token_file)),
         list(row(SERVE, "origin", "URL",
             "Let pages of this origin connect, beside the server's own: https://example.org; \
              null for pages opened from files.", Set::Own(origin)), |s| s.config.origins.clear()),
@@ -203,15 +238,18 @@ pub(crate) fn table() -> Vec<Setting> {
 
 /// Settings that belong to the surface but not to this build. To say so is kinder than "unknown".
 #[rustfmt::skip]
-const NOT_YET: [&str; 6] = [
-    "control", "subscribe", "token-file", "deflate", "redis", "reuse-port",
-];
+const NOT_YET: [&str; 3] = ["deflate", "redis", "reuse-port"];
 
 fn listen(settings: &mut Settings, text: &str) -> Result<(), String> {
     let wrong = |_| not("is HOST:PORT, [V6]:PORT, :PORT or unix:PATH", text);
     settings.config.listen.push(text.parse().map_err(wrong)?);
     settings.has_address = true;
     Ok(())
+}
+
+fn control(settings: &mut Settings, text: &str) -> Result<(), String> {
+    let wrong = |_| not("is HOST:PORT, [V6]:PORT or unix:PATH", text);
+    text.parse().map(|address| settings.config.control = Some(address)).map_err(wrong)
 }
 
 fn root(settings: &mut Settings, text: &str) -> Result<(), String> {
@@ -230,11 +268,23 @@ fn tls_key(settings: &mut Settings, text: &str) -> Result<(), String> {
 }
 
 fn publish(settings: &mut Settings, text: &str) -> Result<(), String> {
-    let form = match text {
-        "token" => "is anyone or nobody in this build, which does not have tokens yet",
-        _ => "is anyone or nobody",
-    };
-    settings.config.publish = Some(text.parse().map_err(|_| not(form, text))?);
+    settings.publish_token = text == "token";
+    let who = if settings.publish_token { "anyone" } else { text };
+    let who = who.parse().map_err(|_| not("is anyone, token or nobody", text))?;
+    settings.config.publish = Some(who);
+    Ok(())
+}
+
+fn subscribe(settings: &mut Settings, text: &str) -> Result<(), String> {
+    settings.subscribe_token = text == "token";
+    match text {
+        "anyone" | "token" => Ok(()),
+        _ => Err(not("is anyone or token", text)),
+    }
+}
+
+fn token_file(settings: &mut Settings, text: &str) -> Result<(), String> {
+    settings.token_file = Some(text.into());
     Ok(())
 }
 

@@ -36,7 +36,7 @@ struct Source {
     failures: Bucket,
 }
 
-/// What an address is counted under. A client keeps it, to give it back when it leaves.
+/// What an address is counted under, if it is. A client keeps it, to give it back when it leaves.
 pub(crate) type Counted = Option<Network>;
 
 /// Addresses remembered before the first sweep.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::access::{Access, Decision, Denial};
-use crate::config::{Publish, check_origins};
+use crate::config::check_origins;
 use crate::error::{Error, PublishError, SendError, SubscribeError};
 use crate::event::Transport;
 use crate::http::{Peer, Request};
@@ -110,6 +110,11 @@ pub trait Handler {
 
     /// The time of a [`Context::wake_after`] has come.
     fn on_wake(&mut self, token: u64, ctx: &mut Context<'_>) {}
+
+    /// Somebody asks for the metrics over the control listener. What is appended, in Prometheus'
+    /// text format 0.0.4, follows those that are built in; `docs/metrics.md` has the names that are
+    /// taken.
+    fn on_metrics(&self, out: &mut String) {}
 
     /// A source of one's own ([`Server::watch`](crate::Server::watch)) is ready. Events come once
     /// until the source says `WouldBlock`.
@@ -275,9 +280,15 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Whether clients may publish, by the configuration.
+    /// Whether the client came through the control listener, where nobody is asked what he may.
+    pub fn is_owner(&self, conn: ConnId) -> bool {
+        self.hub.is_control(conn)
+    }
+
+    /// Whether clients may publish, by the configuration; and whoever is connected over the control
+    /// listener, in a call for that client.
     pub fn may_publish(&self) -> bool {
-        self.hub.rules.publish == Publish::Anyone
+        self.hub.may_publish(self.hub.called_for)
     }
 
     /// Has `on_wake` called with this token when the time is over, not before and soon after.

@@ -52,7 +52,7 @@ impl Head {
                 take(input, fresh);
                 Ok(None)
             }
-            Scan::Partial => Err(self.scan.too_long(&self.bytes)),
+            Scan::Partial => Err(self.scan.too_long(&self.bytes).of_head(&self.bytes)),
             Scan::BareLineFeed => Err(bad("a line of the request head has to end in CR LF")),
         }
     }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::{fmt, ops};
 
 use crate::config::{FIELDS_MAX, Limits, is_token_byte};
+use crate::message::Message;
 use crate::metrics::Reason;
 use crate::origin;
 use crate::percent;
@@ -41,15 +42,28 @@ pub struct Refusal {
     pub(crate) detail: Cow<'static, str>,
     /// What the status demands beside the problem: `Allow`, `Upgrade`, `Retry-After`.
     pub(crate) fields: &'static [(&'static str, &'static str)],
+    /// The origin of the page that asked, where no [`Request`] came of it that would tell.
+    pub(crate) origin: Option<Box<str>>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: u16, reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason, detail: detail.into(), fields: &[] }
+        Self { status, reason, detail: detail.into(), fields: &[], origin: None }
     }
 
     pub(crate) fn with(mut self, fields: &'static [(&'static str, &'static str)]) -> Self {
         self.fields = fields;
+        self
+    }
+
+    /// What comes of a head that is no request. Its page can read the answer all the same.
+    pub(crate) fn of_head(mut self, head: &[u8]) -> Self {
+        let lines = head.split_inclusive(|byte| *byte == b'\n').filter_map(|line| {
+            let (name, value) = str::from_utf8(line).ok()?.strip_suffix("\r\n")?.split_once(':')?;
+            name.eq_ignore_ascii_case("origin").then_some(value.trim())
+        });
+        let mut origins = lines.fuse();
+        self.origin = origins.next().filter(|_| origins.next().is_none()).map(Into::into);
         self
     }
 
@@ -153,6 +167,18 @@ impl Request {
         &self.content
     }
 
+    /// The content as a message: binary if it is said to be octets or is no text.
+    pub(crate) fn message(&self) -> Message<'_> {
+        let kind = self.field("content-type").unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        match str::from_utf8(&self.content) {
+            Ok(text) if !kind.eq_ignore_ascii_case("application/octet-stream") => {
+                Message::Text(text)
+            }
+            _ => Message::Binary(&self.content),
+        }
+    }
+
     /// Whether all of the content is here.
     pub fn is_whole(&self) -> bool {
         self.content.len() >= self.content_length
@@ -234,6 +260,10 @@ impl Request {
 /// What cannot be trusted to end where it says is refused; the connection has to end then. A
 /// request whose end is known but whose content will not be taken comes back with a `refusal`.
 pub(crate) fn parse_head(head: &[u8], limits: &Limits, peer: Peer) -> Result<Request, Refusal> {
+    parse(head, limits, peer).map_err(|refusal| refusal.of_head(head))
+}
+
+fn parse(head: &[u8], limits: &Limits, peer: Peer) -> Result<Request, Refusal> {
     let mut storage = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let storage = storage.get_mut(..limits.headers).unwrap_or_default();
     let mut parsed = httparse::Request::new(storage);

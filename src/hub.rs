@@ -61,6 +61,8 @@ pub(crate) struct Hub {
     pub(crate) is_draining: bool,
     /// The server is to end at once.
     pub(crate) is_stopped: bool,
+    /// For which client the handler is being called.
+    pub(crate) called_for: Option<ConnId>,
 }
 
 impl Hub {
@@ -94,6 +96,7 @@ impl Hub {
             drain: None,
             is_draining: false,
             is_stopped: false,
+            called_for: None,
         }
     }
 
@@ -108,7 +111,7 @@ impl Hub {
         let (number, id) =
             appended.inspect_err(|error| self.turn.counters.count_refused(reason_of(*error)))?;
         self.turn.counters.published += 1;
-        self.clients.spread(number);
+        self.clients.spread(number, Some(self.now));
         Ok(id)
     }
 
@@ -130,7 +133,7 @@ impl Hub {
         let ((number, id), is_new) = appended.map_err(refusal_of)?;
         if is_new {
             self.turn.counters.published += 1;
-            self.clients.spread(number);
+            self.clients.spread(number, Some(self.now));
         }
         if let Some(client) = self.clients.get_mut(conn) {
             client.is_publisher = true;
@@ -314,7 +317,7 @@ impl Hub {
                 self.answer(conn, |outbox| session::put_unsubscribed(outbox, &topic, &reference));
                 None
             }
-            What::Publish { .. } if self.rules.publish == Publish::Nobody => {
+            What::Publish { .. } if !self.may_publish(Some(conn)) => {
                 Some(routes::publishing_not_allowed())
             }
             What::Publish { topic, kind, payload, key } => {
@@ -362,11 +365,21 @@ impl Hub {
         let Some(client) = self.clients.get_mut(conn).filter(|client| client.is_proxy) else {
             return Ok(());
         };
-        let client_of = self.gate.forward(request, &mut client.counted, &self.turn.limits);
+        let client_of = self.gate.forward(request, &mut client.source, &self.turn.limits);
         let peer = client_of.as_ref().ok().copied().flatten();
         client.connection.peer = peer.unwrap_or_else(|| client.stream.peer());
         request.peer = client.connection.peer;
         client_of.map(|_| ())
+    }
+
+    /// Whether the client may publish: whoever comes over the control listener always may.
+    pub(crate) fn may_publish(&self, conn: Option<ConnId>) -> bool {
+        self.rules.publish == Publish::Anyone || conn.is_some_and(|conn| self.is_control(conn))
+    }
+
+    /// Whether the client came through the control listener.
+    pub(crate) fn is_control(&self, conn: ConnId) -> bool {
+        self.clients.get(conn).is_some_and(|client| client.is_control)
     }
 
     /// Whether the client came through a listener that only this machine can reach.

@@ -31,10 +31,12 @@
 //! 14  server      THE LOOP: wait, note, read, time, obey, deliver, forget, accept
 //! 13  app         the handler beside the hub, and each call of it
 //! 12  handler     what an application writes     perform    an answer carried out
+//!     operate     what the owner wants done
 //! 11  hub         clients, log, rules and files: what handlers and commands act on
 //! 10  clients     everyone connected, and who reads which topic
 //!  9  connection  one client's protocol as a state machine
 //!  8  stage       what a connection is in the middle of
+//!     control     from a request of the owner's to what is wanted
 //!  7  live        a WebSocket after its opening  long_poll  an answer held back
 //!     routes      from a request to an answer
 //!  6  event       what a connection tells        exchange   the writing of one answer
@@ -53,7 +55,8 @@
 //!     response    answers as bytes               files      from a path to a file
 //!     deadlines   who must be looked at by when  bucket     how much at once
 //!     drain       who is told of the end when    tls        a certificate and its key
-//!  0  id  message  error  metrics  network  tick  json  input  percent
+//!     exposition  metrics as text
+//!  0  id  message  error  metrics  network  tick  json  input  percent  process
 //! ```
 //!
 //! # Features
@@ -71,6 +74,7 @@ mod bucket;
 mod clients;
 mod config;
 mod connection;
+mod control;
 mod cursor;
 mod deadlines;
 mod door;
@@ -79,6 +83,7 @@ mod error;
 mod event;
 mod event_stream;
 mod exchange;
+mod exposition;
 mod files;
 mod forms;
 mod forwarded;
@@ -97,12 +102,14 @@ mod long_poll;
 mod message;
 mod metrics;
 mod network;
+mod operate;
 mod origin;
 mod outbox;
 mod outgoing;
 mod percent;
 mod perform;
 mod poll;
+mod process;
 mod remote;
 mod response;
 mod routes;

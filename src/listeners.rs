@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
-use crate::config::Config;
+use crate::config::Address;
 use crate::error::Error;
 use crate::http::Peer;
 use crate::stream::{Inherited, Listener, Stream};
@@ -31,9 +31,12 @@ pub(crate) struct Listeners {
 
 #[derive(Debug)]
 struct Waiting {
-    listener: Listener,
+    /// `None`: it is closed. The others keep their places, by which events and clients know them.
+    listener: Option<Listener>,
     /// Whether clients may be waiting.
     is_ready: bool,
+    /// Its clients are the owner's.
+    is_control: bool,
 }
 
 /// How long accepting pauses when the system has no descriptor left.
@@ -57,7 +60,8 @@ impl Waiting {
     /// The next client; `None`: nobody waits.
     fn accept(&mut self, tls: Option<&Tls>) -> io::Result<Option<(Stream, Peer)>> {
         for _ in 0..GONE_MAX {
-            match self.listener.accept(tls) {
+            let Some(listener) = &self.listener else { return Ok(None) };
+            match listener.accept(tls) {
                 Ok(client) => return Ok(Some(client)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.is_ready = false;
@@ -73,25 +77,30 @@ impl Waiting {
 }
 
 impl Listeners {
-    /// Listens on all addresses, then on what listens already; the token of the first is `first`,
-    /// the others follow. Those of TCP speak TLS if there is a certificate.
+    /// Listens on all addresses, then on what listens already, and on that of the control listener;
+    /// the token of the first is `first`, the others follow. Those of TCP, but the last, speak TLS
+    /// if there is a certificate.
     ///
     /// # Errors
     /// [`Error::Bind`], [`Error::Poll`].
     pub(crate) fn bind(
-        config: &Config,
+        addresses: &[Address],
+        has_tls: bool,
         inherited: Vec<Inherited>,
+        control: Option<&Address>,
         registry: &Registry,
         first: usize,
     ) -> Result<Self, Error> {
         let mut all = Vec::new();
-        let has_tls = config.tls.is_some();
-        let bound = config.listen.iter().map(|address| Listener::bind(address, has_tls));
+        let bound = addresses.iter().map(|address| Listener::bind(address, has_tls));
         let adopted = inherited.into_iter().map(|it| Listener::adopt(it, has_tls));
-        for (at, listener) in bound.chain(adopted).enumerate() {
+        let guests = bound.chain(adopted).map(|listener| (listener, false));
+        // The owner's is plain: he knows which machine he is on.
+        let control = control.map(|address| (Listener::bind(address, false), true));
+        for (at, (listener, is_control)) in guests.chain(control).enumerate() {
             let mut listener = listener?;
             listener.register(registry, Token(first + at)).map_err(Error::Poll)?;
-            all.push(Waiting { listener, is_ready: false });
+            all.push(Waiting { listener: Some(listener), is_ready: false, is_control });
         }
         let mut listeners = Self { all, ..Self::default() };
         listeners.keep_spare();
@@ -103,21 +112,34 @@ impl Listeners {
         self.all.len()
     }
 
-    /// Each of them.
+    /// Each of them but the control listener.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Listener> {
-        self.all.iter().map(|it| &it.listener)
+        self.all.iter().filter(|it| !it.is_control).filter_map(|it| it.listener.as_ref())
+    }
+
+    /// The control listener, if there is one.
+    pub(crate) fn control(&self) -> Option<&Listener> {
+        self.all.iter().find(|it| it.is_control)?.listener.as_ref()
+    }
+
+    /// Whether this is the control listener.
+    pub(crate) fn is_control(&self, at: usize) -> bool {
+        self.all.get(at).is_some_and(|it| it.is_control)
     }
 
     /// Someone waits at this one.
     pub(crate) fn ready(&mut self, at: usize) {
+        // An event may have been on its way when it was closed.
         if let Some(it) = self.all.get_mut(at) {
-            it.is_ready = true;
+            it.is_ready = it.listener.is_some();
         }
     }
 
-    /// Whether someone may be waiting who can be accepted at once.
-    pub(crate) fn is_any_ready(&self) -> bool {
-        self.paused_until.is_none() && self.all.iter().any(|it| it.is_ready)
+    /// Whether someone may be waiting who can be accepted at once: at the control listener, or at
+    /// one of the others.
+    pub(crate) fn is_any_ready(&self, is_control: bool) -> bool {
+        let mut all = self.all.iter().filter(|it| it.is_control == is_control);
+        self.paused_until.is_none() && all.any(|it| it.is_ready)
     }
 
     /// When accepting goes on, if it is paused.
@@ -179,12 +201,14 @@ impl Listeners {
         self.paused_until = Some(now + PAUSE);
     }
 
-    /// Listens no longer.
-    pub(crate) fn close(&mut self, registry: &Registry) {
-        for it in &mut self.all {
-            it.listener.deregister(registry);
+    /// Listens no longer; the control listener goes on if `but_control`.
+    pub(crate) fn close(&mut self, registry: &Registry, but_control: bool) {
+        for it in self.all.iter_mut().filter(|it| !(but_control && it.is_control)) {
+            if let Some(mut listener) = it.listener.take() {
+                listener.deregister(registry);
+            }
+            it.is_ready = false;
         }
-        self.all.clear();
     }
 }
 

@@ -217,6 +217,24 @@ impl Log {
         }
     }
 
+    /// Drops all entries of the topic, offered or not, so that its floor is its last id. If nobody
+    /// reads it, it is gone.
+    ///
+    /// The one exception to the third invariant: readers who were behind are told of a gap.
+    pub(crate) fn clear(&mut self, number: TopicNumber) {
+        while !self.topic(number).is_empty() {
+            self.drop_front(number);
+        }
+        self.topic_mut(number).unoffered = u64::MAX;
+        self.drop_if_unused(number);
+    }
+
+    /// The topics from this number on, in the order of their numbers.
+    pub(crate) fn topics_from(&self, first: usize) -> impl Iterator<Item = (usize, &Topic)> {
+        let end = self.topics.iter().next_back().map_or(0, |(last, _)| last + 1);
+        (first..end).filter_map(|at| Some((at, self.topics.get(at)?)))
+    }
+
     /// When the oldest entry will be too old.
     pub fn deadline(&self) -> Tick {
         self.order.front().map_or(Tick::NEVER, |oldest| oldest.at.after(self.limits.history_age))

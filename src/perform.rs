@@ -11,7 +11,6 @@ use crate::http::{Refusal, Request};
 use crate::hub::{Hub, refusal_of};
 use crate::id::{After, ConnId};
 use crate::long_poll::LongPoll;
-use crate::message::Message;
 use crate::metrics::{Reason, Way};
 use crate::poll;
 use crate::response::Response;
@@ -50,7 +49,15 @@ impl Hub {
         }
     }
 
-    fn respond(&mut self, conn: ConnId, response: &Response) {
+    /// Goes on to read the content of a request whose head was admitted.
+    pub(crate) fn read_content(&mut self, conn: ConnId, request: Box<Request>) {
+        if let Some(client) = self.clients.get_mut(conn) {
+            client.connection.read_content(request, &mut self.turn);
+        }
+    }
+
+    /// Answers with what is at hand.
+    pub(crate) fn respond(&mut self, conn: ConnId, response: &Response) {
         if let Some(client) = self.clients.get_mut(conn) {
             client.connection.respond(response, &mut self.turn);
         }
@@ -182,16 +189,8 @@ impl Hub {
         request: &Request,
         topic: &str,
     ) -> Result<(), Refusal> {
-        let content = request.content();
-        let is_octets = request.field("content-type").is_some_and(|value| {
-            let kind = value.split(';').next().unwrap_or_default();
-            kind.trim().eq_ignore_ascii_case("application/octet-stream")
-        });
-        let message = match str::from_utf8(content) {
-            Ok(text) if !is_octets => Message::Text(text),
-            _ => Message::Binary(content),
-        };
-        let (number, id) = self.publish_for(conn, topic, message, idempotency_key(request)?)?;
+        let key = idempotency_key(request)?;
+        let (number, id) = self.publish_for(conn, topic, request.message(), key)?;
         let readers = self.log.topic(number).readers();
         let mut json = format!("{{\"id\":\"{id}\",\"topic\":").into_bytes();
         crate::json::push_string(&mut json, topic);

@@ -157,8 +157,6 @@ pub(crate) fn reason_phrase(status: u16) -> &'static str {
 pub(crate) const DATE_BYTES: usize = 29;
 
 /// Unix seconds as the date of RFC 9110 §5.6.7.
-///
-/// Days are counted in years that begin in March, so that a leap day is the last of its year.
 pub(crate) fn date(unix_s: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] =
@@ -167,14 +165,7 @@ pub(crate) fn date(unix_s: u64) -> String {
         usize::try_from(at).ok().and_then(|at| names.get(at).copied()).unwrap_or_default()
     };
     let (days, second) = (unix_s / 86_400, unix_s % 86_400);
-    // 719,468 days lie between 0000-03-01 and 1970-01-01; 146,097 are the 400 years of an era.
-    let (era, day_of_era) = ((days + 719_468) / 146_097, (days + 719_468) % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let year = 400 * era + year_of_era + u64::from(month >= 10);
+    let (year, month, day) = civil(days);
     format!(
         "{}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
         name(&DAYS, days % 7),
@@ -183,6 +174,29 @@ pub(crate) fn date(unix_s: u64) -> String {
         second / 60 % 60,
         second % 60
     )
+}
+
+/// Unix seconds as RFC 3339 has them: `1994-11-06T08:49:37Z`.
+pub(crate) fn rfc3339(unix_s: u64) -> String {
+    let (year, month, day) = civil(unix_s / 86_400);
+    // March is 0.
+    let month = (month + 2) % 12 + 1;
+    let (hour, minute, second) = (unix_s / 3600 % 24, unix_s / 60 % 60, unix_s % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Days since 1970 as year, month (March is 0) and day.
+///
+/// Days are counted in years that begin in March, so that a leap day is the last of its year.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // 719,468 days lie between 0000-03-01 and 1970-01-01; 146,097 are the 400 years of an era.
+    let (era, day_of_era) = ((days + 719_468) / 146_097, (days + 719_468) % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    (400 * era + year_of_era + u64::from(month >= 10), month, day)
 }
 
 #[cfg(test)]
@@ -197,6 +211,16 @@ mod tests {
         }
         assert_eq!(date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(date(0).len(), DATE_BYTES);
+        for (unix_s, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (784_111_777, "1994-11-06T08:49:37Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (4_102_444_799, "2099-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(unix_s), text);
+        }
     }
 
     #[test]

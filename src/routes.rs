@@ -103,7 +103,7 @@ impl Rules {
 }
 
 /// The one resource of messages.
-const MESSAGES: &str = "/api/messages";
+pub(crate) const MESSAGES: &str = "/api/messages";
 const WEBSOCKET: &str = "/websocket";
 
 /// `limit` where none is given, and the most that can be asked for.
@@ -115,17 +115,8 @@ const LIMIT_MAX: usize = 1000;
 /// # Errors
 /// [`Refusal`]; the content is not to be read then.
 pub(crate) fn admit(request: &Request, rules: &Rules, on_loopback: bool) -> Result<(), Refusal> {
-    if on_loopback && let Some(host) = request.raw_fields("host").next() {
-        let is_known =
-            str::from_utf8(host).is_ok_and(|host| origin::is_known_host(host, &rules.hosts));
-        if !is_known {
-            return Err(Refusal::new(
-                421,
-                Reason::Host,
-                "this server is not known by the name in the Host field; \
-                     add the name with --host",
-            ));
-        }
+    if on_loopback {
+        check_host(request, rules)?;
     }
     if let Some(refusal) = &request.refusal {
         return Err(refusal.clone());
@@ -158,19 +149,36 @@ pub(crate) fn publishing_not_allowed() -> Refusal {
     Refusal::new(403, Reason::Publish, detail)
 }
 
+/// A method that nobody knows is told apart from one that is not for this path.
+pub(crate) fn check_method(request: &Request) -> Result<(), Refusal> {
+    match request.method() {
+        "GET" | "HEAD" | "POST" | "OPTIONS" | "PUT" | "PATCH" | "DELETE" | "TRACE" | "CONNECT" => {
+            Ok(())
+        }
+        _ => Err(Refusal::new(501, Reason::Request, "this method is not known")),
+    }
+}
+
+/// Whether the server may be called by the name in `Host`.
+pub(crate) fn check_host(request: &Request, rules: &Rules) -> Result<(), Refusal> {
+    let Some(host) = request.raw_fields("host").next() else { return Ok(()) };
+    match str::from_utf8(host).is_ok_and(|host| origin::is_known_host(host, &rules.hosts)) {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            421,
+            Reason::Host,
+            "this server is not known by the name in the Host field; add the name with --host",
+        )),
+    }
+}
+
 /// What to do with a whole request that was admitted.
 ///
 /// # Errors
 /// [`Refusal`], with a detail that says what to change.
 pub(crate) fn route(request: &Request, rules: &Rules) -> Result<Answer, Refusal> {
-    let method = request.method();
-    if !matches!(
-        method,
-        "GET" | "HEAD" | "POST" | "OPTIONS" | "PUT" | "PATCH" | "DELETE" | "TRACE" | "CONNECT"
-    ) {
-        return Err(Refusal::new(501, Reason::Request, "this method is not known"));
-    }
-    match (request.path(), method) {
+    check_method(request)?;
+    match (request.path(), request.method()) {
         (MESSAGES | WEBSOCKET, "GET") if request.is_upgrade() => {
             let query = Query::parse(request, rules.subscriptions)?;
             // Over pousse.v1 topics come by command as well: none in the URL means none.
@@ -289,7 +297,7 @@ pub(crate) fn has_credential(request: &Request) -> bool {
         || request.query().flatten().any(|(name, _)| name == "token")
 }
 
-fn not_allowed(allow: &'static [(&'static str, &'static str)]) -> Refusal {
+pub(crate) fn not_allowed(allow: &'static [(&'static str, &'static str)]) -> Refusal {
     Refusal::new(405, Reason::Request, "this method is not for this path; see Allow").with(allow)
 }
 
@@ -319,7 +327,7 @@ fn publish(request: &Request, rules: &Rules) -> Result<Answer, Refusal> {
     }
 }
 
-fn wrong(detail: impl Into<Cow<'static, str>>) -> Refusal {
+pub(crate) fn wrong(detail: impl Into<Cow<'static, str>>) -> Refusal {
     Refusal::new(400, Reason::Request, detail)
 }
 
@@ -412,7 +420,7 @@ impl Query {
 }
 
 /// A decimal number; one too large for 64 bits is the largest.
-fn number(text: &str) -> Option<u64> {
+pub(crate) fn number(text: &str) -> Option<u64> {
     let is_decimal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_decimal.then(|| text.parse().unwrap_or(u64::MAX))
 }

@@ -48,6 +48,8 @@ pub struct Server<H> {
     pub(crate) events: Events,
     /// Clients wait who cannot be accepted: there are `max_clients`.
     pub(crate) is_full: bool,
+    /// The same of the control listener: there are `control_clients`.
+    pub(crate) is_control_full: bool,
     /// As many events came as fit: there may be more.
     pub(crate) had_more: bool,
     pub(crate) listeners: Listeners,
@@ -60,6 +62,9 @@ pub struct Server<H> {
     /// Sources of the embedder's that are ready.
     pub(crate) ready: Vec<usize>,
     pub(crate) scratch: Vec<u8>,
+    /// When it was last told that a handler was slow, and how often that was not told since.
+    slow_told: Option<Instant>,
+    slow_untold: u64,
     /// Clients whose deadline has come, and those to be forgotten: lists that are reused.
     pub(crate) due: Vec<ConnId>,
     pub(crate) done: Vec<ConnId>,
@@ -110,7 +115,15 @@ impl<H: Handler> Server<H> {
         let files = Files::open(config.root.as_deref())?;
         let poll = Poll::new().map_err(Error::Poll)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Poll)?;
-        let listeners = Listeners::bind(&config, inherited, poll.registry(), LISTENERS_FROM)?;
+        let listeners = Listeners::bind(
+            &config.listen,
+            config.tls.is_some(),
+            inherited,
+            config.control.as_ref(),
+            poll.registry(),
+            LISTENERS_FROM,
+        )?;
+        config.check_control()?;
         let on_loopback: Vec<bool> = listeners.iter().map(Listener::is_loopback).collect();
         let started = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -120,6 +133,9 @@ impl<H: Handler> Server<H> {
             app: App { handler, hub: Hub::new(&config, files, on_loopback, started, run) },
             events: Events::with_capacity(EVENTS),
             is_full: false,
+            is_control_full: false,
+            slow_told: None,
+            slow_untold: 0,
             had_more: false,
             busy: Vec::new(),
             deadlines: Deadlines::default(),
@@ -165,6 +181,8 @@ impl<H: Handler> Server<H> {
         self.deliver(); //       6  from the log to the outboxes to the sockets
         self.forget(); //        7  those who are done
         self.accept(); //        8  last, so that no slot is reused before the next turn
+        let took = Instant::now() - self.app.hub.now;
+        self.app.hub.turn.counters.turn_time.observe(took);
         Ok(self.rest())
     }
 
@@ -191,7 +209,7 @@ impl<H: Handler> Server<H> {
             || !self.done.is_empty()
             || self.has_commands
             || hub.has_work()
-            || self.listeners.is_any_ready() && self.may_accept()
+            || self.can_accept()
             || self.had_more
             || self.has_ended;
         if is_busy {
@@ -251,12 +269,14 @@ impl<H: Handler> Server<H> {
         let mut scratch = std::mem::take(&mut self.scratch);
         // Those who are not reached in time go first in the next turn.
         let mut busy = std::mem::take(&mut self.busy);
-        let until = Instant::now() + self.app.hub.turn.limits.turn_time;
+        let mut now = Instant::now();
+        let until = now + self.app.hub.turn.limits.turn_time;
         let mut reached = 0;
         for &id in &busy {
             reached += 1;
             self.read_client(id, &mut scratch);
-            if Instant::now() >= until {
+            now = self.clock(now, Some(id));
+            if now >= until {
                 break;
             }
         }
@@ -266,7 +286,9 @@ impl<H: Handler> Server<H> {
         self.scratch = scratch;
         let mut ready = std::mem::take(&mut self.ready);
         for token in ready.drain(..) {
+            let since = Instant::now();
             self.app.call(None, |handler, ctx| handler.on_ready(token, ctx));
+            self.clock(since, None);
         }
         self.ready = ready;
     }
@@ -358,7 +380,9 @@ impl<H: Handler> Server<H> {
             let event = client.connection.handle_timeout(&mut hub.turn);
             hub.clients.touch(id);
             if let Some(Event::Fault(fault)) = event {
+                let since = Instant::now();
                 self.app.fault(id, fault.code, fault.text);
+                self.clock(since, Some(id));
             }
         }
         self.due = due;
@@ -369,8 +393,35 @@ impl<H: Handler> Server<H> {
                 break;
             }
             self.app.hub.wakes.pop();
+            let since = Instant::now();
             self.app.call(None, |handler, ctx| handler.on_wake(token, ctx));
+            self.clock(since, None);
         }
+    }
+
+    /// Notes how long a step took that began at `since`, and says so if that was too long, at most
+    /// once in a second; returns the present.
+    pub(crate) fn clock(&mut self, since: Instant, id: Option<ConnId>) -> Instant {
+        let now = Instant::now();
+        if now - since <= self.app.hub.turn.limits.slow_handler {
+            return now;
+        }
+        self.app.hub.turn.counters.slow_handlers += 1;
+        if self.slow_told.is_some_and(|told| now - told < Duration::from_secs(1)) {
+            self.slow_untold += 1;
+            return now;
+        }
+        self.slow_told = Some(now);
+        let untold = std::mem::take(&mut self.slow_untold);
+        let client = id.map_or("-".into(), |id| id.to_string());
+        let ms = (now - since).as_millis();
+        log::warn!("event=slow_handler client={client} ms={ms} suppressed={untold}");
+        now
+    }
+
+    /// The moment that it is, for what is timed elsewhere.
+    pub(crate) fn present() -> Instant {
+        Instant::now()
     }
 
     // 5
@@ -422,8 +473,12 @@ impl<H: Handler> Server<H> {
                     self.app.hub.clients.has_more_to_take(topic);
                 }
             }
-            self.app.hub.clients.end_slice(&mut self.app.hub.log);
-            if Instant::now() >= until {
+            let through_since = self.app.hub.clients.end_slice(&mut self.app.hub.log);
+            let now = Instant::now();
+            if let Some(since) = through_since {
+                self.app.hub.turn.counters.fanout_time.observe(now - since);
+            }
+            if now >= until {
                 break;
             }
         }
@@ -468,6 +523,7 @@ impl<H: Handler> Server<H> {
     /// After a visit: what follows from the state that the connection is in now.
     pub(crate) fn settle(&mut self, id: ConnId) {
         let hub = &mut self.app.hub;
+        hub.clients.recount(id);
         let Some(client) = hub.clients.get_mut(id) else { return };
         let connection = &client.connection;
         if connection.wants_shutdown() && !client.is_shut {
@@ -485,7 +541,6 @@ impl<H: Handler> Server<H> {
         let is_done = connection.is_done();
         let wants_turn = connection.has_kept(&hub.turn)
             || client.is_readable && connection.wants_input(&hub.turn);
-        hub.clients.count_held(id);
         if is_left {
             hub.clients.leaves_at_turns_end(id);
         }
@@ -506,6 +561,11 @@ impl<H> Server<H> {
     /// Where it listens: `http://127.0.0.1:8080`, `https://…`, `unix:PATH`; real ports.
     pub fn addresses(&self) -> Vec<String> {
         self.listeners.iter().map(Listener::address).collect()
+    }
+
+    /// Where the control listener is, if there is one.
+    pub fn control_address(&self) -> Option<String> {
+        self.listeners.control().map(Listener::address)
     }
 
     /// Who may publish, the default resolved.

@@ -253,7 +253,7 @@ impl Listener {
         bound.map_err(|source| Error::Bind { address: address.to_string(), source })
     }
 
-    /// Takes over what somebody else has opened. `has_tls` as for [`bind`](Self::bind).
+    /// Takes over what somebody else has opened.
     ///
     /// # Errors
     /// [`Error::Bind`]: the system cannot make it nonblocking.

@@ -64,6 +64,8 @@ mod real {
         sent: usize,
         /// Bytes of plaintext that nobody has taken yet.
         unread: usize,
+        /// The last read from the socket was as long as it could be.
+        was_full: bool,
         /// The peer has said that it says no more.
         has_ended: bool,
     }
@@ -92,6 +94,7 @@ mod real {
                 held: Vec::new(),
                 sent: 0,
                 unread: 0,
+                was_full: false,
                 has_ended: false,
             })
         }
@@ -118,7 +121,7 @@ mod real {
             match self.stage {
                 Stage::Plain => return receive_plain(socket, buffer),
                 Stage::Failed => return Ok(Received::End),
-                _ if self.unread > 0 => return Ok(self.hand_out(buffer, true)),
+                _ if self.unread > 0 => return Ok(self.hand_out(buffer)),
                 _ if self.has_ended => return Ok(Received::End),
                 _ => {}
             }
@@ -130,7 +133,7 @@ mod real {
                 Err(error) if inlet.offered == 0 => return Ok(self.fail(error.to_string())),
                 read => read?,
             };
-            let is_full = inlet.count == inlet.offered;
+            self.was_full = inlet.count == inlet.offered;
             if self.stage == Stage::New {
                 // A record of a handshake begins with 22, a request with a method.
                 if inlet.first.is_some_and(|first| first.is_ascii_uppercase()) {
@@ -150,7 +153,7 @@ mod real {
                 self.stage = Stage::Open;
                 return Ok(Received::Shaken);
             }
-            Ok(self.hand_out(buffer, is_full))
+            Ok(self.hand_out(buffer))
         }
 
         /// Takes of the pieces what the socket takes, and at most `AHEAD` bytes more.
@@ -227,7 +230,12 @@ mod real {
             Ok(())
         }
 
-        fn hand_out(&mut self, buffer: &mut [u8], is_full: bool) -> Received {
+        #[cfg(test)]
+        pub(super) fn unread_bytes(&self) -> usize {
+            self.unread
+        }
+
+        fn hand_out(&mut self, buffer: &mut [u8]) -> Received {
             let count = if self.unread == 0 {
                 0
             } else {
@@ -236,7 +244,7 @@ mod real {
             };
             self.unread -= count;
             // Whoever has ended is read once more, to be told so.
-            let has_more = is_full || self.unread > 0 || self.has_ended;
+            let has_more = self.was_full || self.unread > 0 || self.has_ended;
             Received::Bytes { count, has_more }
         }
 
@@ -370,5 +378,186 @@ mod none {
         pub(crate) fn close(&mut self, _: &mut impl Write) -> io::Result<()> {
             match *self {}
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "tls")] // Apart: clippy knows only a bare `cfg(test)` as a test.
+mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::sync::Arc;
+
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    /// A socket that takes bytes up to so many in all, and gives what it has, so many a read.
+    #[derive(Default)]
+    struct Socket {
+        takes: usize,
+        got: Vec<u8>,
+        has: Vec<u8>,
+        gives: usize,
+        reads: usize,
+    }
+
+    impl Write for Socket {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.takes);
+            if taken == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.takes -= taken;
+            self.got.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.write(&pieces.iter().flat_map(|piece| piece.to_vec()).collect::<Vec<_>>())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Read for Socket {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.reads += 1;
+            let count = buffer.len().min(self.gives).min(self.has.len());
+            if count == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            buffer[..count].copy_from_slice(&self.has[..count]);
+            self.has.drain(..count);
+            Ok(count)
+        }
+    }
+
+    /// Both sides, with the handshake done.
+    fn pair() -> (Session, ClientConnection, Socket) {
+        let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+        let key = made.signing_key.serialize_pem();
+        let tls = Tls::from_pem(made.cert.pem().as_bytes(), key.as_bytes()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut session = Session::new(&tls).unwrap();
+        let mut socket = Socket { takes: usize::MAX, gives: usize::MAX, ..Socket::default() };
+        while session.is_handshaking() {
+            client.write_tls(&mut socket.has).unwrap();
+            session.receive(&mut socket, &mut []).unwrap();
+            session.flush(&mut socket).unwrap();
+            hear(&mut client, &mut socket);
+        }
+        (session, client, socket)
+    }
+
+    /// What the client can read of what the socket got.
+    fn hear(client: &mut ClientConnection, socket: &mut Socket) -> Vec<u8> {
+        let got = std::mem::take(&mut socket.got);
+        let mut rest = got.as_slice();
+        let mut heard = Vec::new();
+        while !rest.is_empty() {
+            client.read_tls(&mut rest).unwrap();
+            client.process_new_packets().unwrap();
+            // Until it would have to wait.
+            let _ = client.reader().read_to_end(&mut heard);
+        }
+        heard
+    }
+
+    #[test]
+    fn what_is_taken_is_told_and_arrives_however_little_the_socket_takes() {
+        let (mut session, mut client, mut socket) = pair();
+        let sent: Vec<u8> = (0..300_000u32).map(|at| (at % 251) as u8).collect();
+        let (mut taken, mut heard) = (0, Vec::new());
+        // From a byte at a time to all at once.
+        let mut room = 1;
+        while taken < sent.len() || session.held_bytes() > 0 {
+            socket.takes = room;
+            room = if room < 60_000 { room * 3 / 2 + 1 } else { 1 };
+            let held = session.held_bytes();
+            let (first, second) = sent[taken..].split_at((sent.len() - taken).min(10));
+            let pieces = [IoSlice::new(first), IoSlice::new(second)];
+            match session.write(&mut socket, &pieces) {
+                Ok(count) => {
+                    taken += count;
+                    assert!(count > 0);
+                    assert!(socket.takes == 0 || session.held_bytes() == 0, "it was asked");
+                    assert!(session.held_bytes() <= AHEAD + 200, "{}", session.held_bytes());
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    assert!(session.held_bytes() <= held, "nothing was taken");
+                }
+            }
+            heard.extend(hear(&mut client, &mut socket));
+        }
+        assert!(heard == sent);
+    }
+
+    #[test]
+    fn a_write_goes_on_as_long_as_the_socket_takes_everything() {
+        let (mut session, mut client, mut socket) = pair();
+        socket.takes = usize::MAX;
+        let sent = vec![7; 1_000_000];
+        let halves = sent.split_at(1000);
+        let pieces = [IoSlice::new(halves.0), IoSlice::new(halves.1)];
+        assert_eq!(session.write(&mut socket, &pieces).unwrap(), sent.len());
+        assert_eq!(session.held_bytes(), 0);
+        assert!(hear(&mut client, &mut socket) == sent);
+    }
+
+    #[test]
+    fn a_call_reads_at_most_once_and_says_whether_there_is_more() {
+        let (mut session, mut client, mut socket) = pair();
+        let sent = vec![7; 60_000];
+        client.writer().write_all(&sent).unwrap();
+        while client.wants_write() {
+            client.write_tls(&mut socket.has).unwrap();
+        }
+        let mut heard = Vec::new();
+        let mut buffer = [0; 1000];
+        loop {
+            let before = socket.reads;
+            let had = session.unread_bytes();
+            let received = session.receive(&mut socket, &mut buffer);
+            let Ok(Received::Bytes { count, has_more }) = received else { break };
+            assert!(socket.reads <= before + usize::from(had == 0));
+            heard.extend_from_slice(&buffer[..count]);
+            if !has_more {
+                break;
+            }
+        }
+        assert!(heard == sent);
+        assert_eq!(
+            session.receive(&mut socket, &mut buffer).unwrap_err().kind(),
+            ErrorKind::WouldBlock
+        );
+    }
+
+    #[test]
+    fn a_close_notify_that_finds_no_room_is_held_and_leaves_later() {
+        let (mut session, mut client, mut socket) = pair();
+        socket.takes = 0;
+        session.close(&mut socket).unwrap();
+        let held = session.held_bytes();
+        assert!(held > 0);
+        session.close(&mut socket).unwrap();
+        assert_eq!(session.held_bytes(), held, "it is said once");
+        socket.takes = usize::MAX;
+        session.flush(&mut socket).unwrap();
+        assert_eq!(session.held_bytes(), 0);
+        client.read_tls(&mut socket.got.as_slice()).unwrap();
+        assert!(client.process_new_packets().unwrap().peer_has_closed());
     }
 }

@@ -45,7 +45,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// The way in which it leaves, but for an envelope: that is a poll's answer of either kind.
+    /// The way in which it leaves. Envelopes are in the answers to both kinds of poll.
     pub(crate) fn way(self) -> Way {
         match self {
             Form::Frame | Form::Session => Way::WebSocket,

@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -194,8 +195,10 @@ fn a_wrong_command_line_is_64_and_says_what_is_wanted() {
         (&["--origin", "example.org"], &["--origin", "https://HOST", "\"example.org\""]),
         (&["--host", "http://a"], &["--host", "a name", "\"http://a\""]),
         (&["--log", "trace"], &["--log", "debug", "\"trace\""]),
-        (&["--publish", "all"], &["--publish is anyone or nobody", "\"all\""]),
-        (&["--publish", "token"], &["--publish", "this build", "yet"]),
+        (&["--publish", "all"], &["--publish is anyone, token or nobody", "\"all\""]),
+        (&["--publish", "token"], &["--publish token", "give --token-file FILE"]),
+        (&["--subscribe", "token"], &["--subscribe token", "give --token-file FILE"]),
+        (&["--subscribe", "nobody"], &["--subscribe is anyone or token", "\"nobody\""]),
         (&["--stall", "5s"], &["--stall", "--limit", "stall=VALUE"]),
         (&["--limit", "stal=5s"], &["\"stal\"", "did you mean stall?"]),
         (&["--limit", "stall"], &["--limit is NAME=VALUE", "\"stall\""]),
@@ -209,9 +212,7 @@ fn a_wrong_command_line_is_64_and_says_what_is_wanted() {
 }
 
 #[rustfmt::skip]
-const NOT_YET: [&str; 6] = [
-    "control", "subscribe", "token-file", "deflate", "redis", "reuse-port",
-];
+const NOT_YET: [&str; 3] = ["deflate", "redis", "reuse-port"];
 
 #[test]
 fn what_this_build_does_not_have_yet_is_said_and_not_passed_over() {
@@ -295,12 +296,65 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
+fn a_control_listener_that_others_can_reach_is_78_wherever_it_was_asked_for() {
+    let words = ["control", "can be reached from other machines", "127.0.0.1:9090"];
+    for address in [":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:9090"] {
+        refused(&mut pousse(&["--control", address]), 78, &words);
+        refused(&mut pousse(&["--control", address, "--check"]), 78, &words);
+        refused(pousse(&[]).env("POUSSE_CONTROL", address), 78, &words);
+    }
+    let path = file("control.conf", "control = :9090\n");
+    refused(&mut pousse(&["--config", &path]), 78, &words);
+    refused(&mut pousse(&["--control", "9090"]), 64, &["--control is HOST:PORT", "9090"]);
+
+    for given in ["127.0.0.1:9090", "[::1]:9090", "localhost:9090", "unix:/tmp/p.sock"] {
+        let lines = checked(&mut pousse(&["--check", "--control", given]));
+        assert!(lines.contains(&format!("control {given}")), "{lines:?}");
+    }
+    assert!(!checked(&mut pousse(&["--check"])).iter().any(|line| line.starts_with("control ")));
+}
+
+#[test]
+fn the_control_listener_has_the_last_start_line_and_knows_when_the_program_drains() {
+    let args = ["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"];
+    let (running, address) = Running::start(
+        &[&args[..], &["--drain", "100s", "--limit", "close-timeout=100s"]].concat(),
+    );
+    running.address();
+    let line = running.line().unwrap();
+    let start = concat!("pousse ", env!("CARGO_PKG_VERSION"), " control on http://");
+    let control = line.strip_prefix(start).unwrap_or_else(|| panic!("{line}")).to_owned();
+    let ready = || {
+        let mut stream = TcpStream::connect(&control).unwrap();
+        let head = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer[9..12].to_owned()
+    };
+    assert_eq!(ready(), "200");
+    let mut client = websocket(&address);
+    running.signal(Signal::TERM);
+    running.line_with("event=drain");
+    assert_eq!(ready(), "503");
+    assert_eq!(hear_close(&mut client).0, 1001);
+    while client.read().is_ok() {}
+    assert_eq!(running.exit_code(), Some(0));
+
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("control.sock");
+    let path = format!("unix:{}", path.display());
+    let (running, _) = Running::start(&["--listen", "127.0.0.1:0", "--control", &path]);
+    assert!(running.line().unwrap().ends_with(&format!(" control on {path}")));
+}
+
+#[test]
 fn help_lists_every_flag_of_this_build_in_a_hundred_columns() {
     let (code, help, stderr) = output(&mut pousse(&["--ping", "nonsense", "--help"]));
     assert_eq!((code, stderr.as_str()), (0, ""));
     assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
     let (own, other): (Vec<_>, Vec<_>) = pousse::LIMITS.iter().partition(|limit| limit.has_flag);
-    let flags = "listen root tls-cert tls-key publish origin host deny trust-proxy limit log config check help version";
+    let flags = "listen control root tls-cert tls-key publish subscribe token-file origin host deny \
+                 trust-proxy limit log config check help version";
     for name in own.iter().map(|limit| limit.name).chain(flags.split(' ')) {
         assert!(help.contains(&format!("\n  --{name} ")), "{name}");
     }
@@ -405,6 +459,208 @@ fn the_log_says_who_may_publish_and_text_mode_keeps_to_it() {
     client.send("Bonjour".into()).unwrap();
     let reason = "publishing is not allowed here; see --publish";
     assert_eq!(hear_close(&mut client), (1008, reason.into()));
+}
+
+/// A token file that nobody else can read.
+fn tokens(name: &str, text: &str) -> String {
+    let path = file(name, text);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+const ALICE: &str = "alice-0123456789abcdef";
+const BOB: &str = "bob-0123456789abcdef";
+
+#[test]
+fn a_wrong_token_file_is_78_and_the_token_in_it_is_not_told() {
+    for (name, text, words) in [
+        ("short", "alice secret-secret\n", &[":1:", "at least 16 characters"][..]),
+        ("odd", "# all\nalice secret_secret_secret\"\n", &[":2:", "a token has letters"]),
+        ("words", "alice = secret-secret-secret\n", &[":1:", "NAME TOKEN"]),
+        ("alone", "secret-secret-secret\n", &[":1:", "NAME TOKEN"]),
+        ("name", "al/ice secret-secret-secret\n", &[":1:", "a name has"]),
+        ("names", "a secret-secret-11\na secret-secret-22\n", &[":2:", "name a", "line 1"]),
+        ("twice", "a secret-secret-11\nb secret-secret-11\n", &[":2:", "this token", "line 1"]),
+        ("empty", "# nobody yet\n", &["nobody is named"]),
+        ("long", &"#".repeat(70_000), &["over 65536 bytes"]),
+    ] {
+        let path = tokens(&format!("wrong-{name}.tokens"), text);
+        for args in [&["--token-file", &path][..], &["--token-file", &path, "--check"]] {
+            let (code, _, stderr) = output(&mut pousse(args));
+            assert!(!stderr.contains("secret"), "{stderr}");
+            assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
+            for word in [&[path.as_str()], words].concat() {
+                assert!(stderr.contains(word), "{name}: no {word:?} in {stderr}");
+            }
+        }
+    }
+    refused(&mut pousse(&["--token-file", "/nowhere"]), 78, &["token file /nowhere", "No such"]);
+    refused(&mut pousse(&["--token-file", "/dev/zero"]), 78, &["/dev/zero", "no regular file"]);
+    // Whose fault it is that the file is missing depends on who asks for tokens.
+    refused(pousse(&[]).env("POUSSE_PUBLISH", "token"), 78, &["--publish token", "--token-file"]);
+    let path = tokens("checked.tokens", &format!("alice {ALICE}\n"));
+    let mut command = pousse(&["--check", "--publish", "token", "--token-file", &path]);
+    let told = checked(command.env("POUSSE_SUBSCRIBE", "token"));
+    for line in ["publish token".into(), "subscribe token".into(), format!("token-file {path}")] {
+        assert!(told.contains(&line), "{line}: {told:?}");
+    }
+    // A flag takes back what the environment wants.
+    let mut command = pousse(&["--check", "--publish", "nobody"]);
+    assert!(checked(command.env("POUSSE_PUBLISH", "token")).contains(&"publish nobody".into()));
+}
+
+#[test]
+fn a_token_file_that_everyone_can_read_is_warned_of() {
+    let path = tokens("public.tokens", &format!("alice {ALICE}\n"));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (running, _) = Running::start(&["--listen", "127.0.0.1:0", "--token-file", &path]);
+    let line = running.line_with(" warn event=token_file ");
+    assert!(line.contains("chmod 600"), "{line}");
+}
+
+/// Asks, with these fields, on a connection of its own; the answer.
+fn ask(address: &str, request: &str, fields: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let rest = format!("Host: localhost\r\nConnection: close\r\n{fields}\r\n");
+    stream.write_all(format!("{request} HTTP/1.1\r\n{rest}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn post(address: &str, token: &str) -> String {
+    let fields = format!("Authorization: Bearer {token}\r\nContent-Length: 0\r\n");
+    ask(address, "POST /api/messages", &fields)[9..12].to_owned()
+}
+
+#[test]
+fn no_token_is_ever_logged_or_answered_and_the_log_says_who_it_was() {
+    let path = tokens("logged.tokens", &format!("alice {ALICE}\nbob {BOB}\n"));
+    let (running, address) = Running::start(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--log",
+        "debug",
+        "--publish",
+        "token",
+        "--subscribe",
+        "token",
+        "--token-file",
+        &path,
+    ]);
+    let stream = TcpStream::connect(&address).unwrap();
+    let url = format!("ws://{address}/websocket?topic=tea&token={ALICE}");
+    let mut client = tungstenite::client(url, stream).unwrap().0;
+    client.send("hot".into()).unwrap();
+    assert_eq!(client.read().unwrap(), "hot".into());
+    assert_eq!(post(&address, BOB), "201");
+    let mut answers = String::new();
+    let fields = format!("Authorization: Bearer {BOB}\r\n");
+    for (request, fields) in [
+        (format!("GET /api/messages?token={ALICE}"), ""),
+        (format!("GET /websocket?token={ALICE}"), ""),
+        (format!("GET /websocket?token={ALICE}"), &fields),
+        (format!("GET /nowhere?token={ALICE}"), &fields),
+        (format!("GET /nowhere;token={ALICE}"), &fields),
+        (format!("GET /%20?access_token={ALICE}"), &fields),
+        (format!("POST /api/messages?token={ALICE}"), "Content-Length: 99999999\r\n"),
+        (format!("DELETE /api/messages?token={ALICE}"), &fields),
+        (format!("GET /api/messages?after=x&token={ALICE}"), &fields),
+        (format!("GET /api/messages?token={ALICE}"), "Host: twice\r\n"),
+        ("GET /api/messages".into(), &format!("Authorization: Bearer {ALICE}x\r\n")),
+        ("GET /api/messages".into(), &format!("Authorization: Basic {ALICE}\r\n")),
+        ("GET /api/messages".into(), &format!("{fields}Authorization: Bearer {ALICE}\r\n")),
+    ] {
+        answers.push_str(&ask(&address, &request, fields));
+    }
+    client.close(None).unwrap();
+    while client.read().is_ok() {}
+    running.signal(Signal::USR1);
+    running.signal(Signal::TERM);
+    let lines: Vec<String> = std::iter::from_fn(|| running.line()).collect();
+    let log = lines.join("\n");
+    for told in [&log, &answers] {
+        assert!(!told.contains("0123456789"), "{told}");
+    }
+    for words in [
+        "event=opened client=0-1 peer=127.0.0.1:",
+        " name=alice\n",
+        "event=may_publish client=0-1 name=alice topic=\"tea\"",
+        " name=bob topic=\"general\"",
+        "event=token name=alice subscribes=1 publishes=1\n",
+        "event=token name=bob subscribes=0 publishes=1",
+        "path=\"/nowhere;token=***\"",
+    ] {
+        assert!(log.contains(words), "no {words:?} in {log}");
+    }
+}
+
+#[test]
+fn hup_reads_tokens_and_origins_again_and_drops_nobody() {
+    let path = tokens("reloaded.tokens", &format!("alice {ALICE}\nbob {BOB}\n"));
+    let text = |origin: &str| format!("origin = {origin}\ntoken-file = {path}\npublish = token\n");
+    let config = file("reloaded.conf", &text("https://a.example"));
+    let args = ["--listen", "127.0.0.1:0", "--config", &config, "--ping", "1h"];
+    let (running, address) = Running::start(&args);
+    let open = |token| {
+        let stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let url = format!("ws://{address}/websocket?token={token}");
+        tungstenite::client(url, stream).unwrap().0
+    };
+    let reload = || {
+        running.signal(Signal::HUP);
+        running.line_with("event=signal name=SIGHUP");
+        (running.line().unwrap(), running.line().unwrap())
+    };
+    let from = |origin: &str| {
+        let answer = ask(&address, "GET /api/messages", &format!("Origin: {origin}\r\n"));
+        answer[9..12].to_owned()
+    };
+    let (mut alice, mut bob) = (open(ALICE), open(BOB));
+    assert_eq!(
+        (from("https://a.example"), from("https://b.example")),
+        ("200".into(), "403".into())
+    );
+
+    // What is wrong changes nothing.
+    tokens("reloaded.tokens", &format!("alice {ALICE}\nbob\n"));
+    file("reloaded.conf", "origin = example.org\n");
+    let (settings, names) = reload();
+    assert!(settings.contains(" error event=reload_failed what=settings error="), "{settings}");
+    assert!(settings.contains("reloaded.conf:1: origin is https://HOST"), "{settings}");
+    assert!(names.contains(" error event=reload_failed what=tokens error="), "{names}");
+    assert!(names.contains("reloaded.tokens:2: a line is NAME TOKEN"), "{names}");
+    assert_eq!((post(&address, BOB), from("https://a.example")), ("201".into(), "200".into()));
+    for client in [&mut alice, &mut bob] {
+        assert_eq!(client.read().unwrap(), "".into());
+    }
+
+    // Bob is gone, and Alice has another token.
+    tokens("reloaded.tokens", "alice another-0123456789abcdef\ncarol carol-0123456789abcdef\n");
+    file("reloaded.conf", &(text("https://b.example") + "max-topics = 5\n"));
+    let (settings, restart) = reload();
+    assert!(settings.contains(" info event=reload what=origins origins=1"), "{settings}");
+    assert!(restart.contains(" warn event=reload what=max-topics hint="), "{restart}");
+    let names = running.line().unwrap();
+    assert!(names.contains(" info event=reload what=tokens names=2"), "{names}");
+    assert_eq!(
+        (from("https://a.example"), from("https://b.example")),
+        ("403".into(), "200".into())
+    );
+    assert_eq!((post(&address, ALICE), post(&address, BOB)), ("401".into(), "401".into()));
+    assert_eq!(post(&address, "another-0123456789abcdef"), "201");
+    alice.send("still here".into()).unwrap();
+    for client in [&mut alice, &mut bob] {
+        assert_eq!(client.read().unwrap(), "".into());
+        assert_eq!(client.read().unwrap(), "still here".into());
+    }
+    bob.send("me too".into()).unwrap();
+    let reason = "the name that this WebSocket was opened with is no longer in the token file";
+    assert_eq!(hear_close(&mut bob), (1008, reason.into()));
+    running.signal(Signal::USR1);
+    let line = running.line_with("event=token name=alice ");
+    assert!(line.contains("subscribes=1 publishes=2"), "{line}");
 }
 
 #[test]

@@ -53,6 +53,7 @@ const TESTED: &[(&str, fn())] = &[
     ("auth-failures", gate::after_so_many_wrong_credentials_no_other_is_looked_at),
     ("openings", gate::of_those_who_have_not_asked_yet_the_oldest_makes_room),
     ("memory", gate::over_the_memory_of_all_the_one_who_holds_most_is_dropped_with_1013),
+    ("control-clients", clients::a_control_client_too_many_waits_and_max_clients_is_not_for_them),
     ("max-message", http::a_message_over_its_bytes_is_refused_with_413_and_1009_before_it_is_read),
     ("head-bytes", http::a_head_over_its_bytes_is_refused_with_431),
     ("headers", http::a_head_of_too_many_fields_is_refused_with_431),
@@ -84,6 +85,7 @@ const TESTED: &[(&str, fn())] = &[
     ("turn-handshakes", turn::in_one_turn_so_many_steps_of_handshakes_are_taken),
     ("turn-readers", turn::in_one_slice_so_many_readers_are_given_a_message),
     ("turn-time", turn::a_step_of_a_turn_goes_on_for_its_time_and_those_not_reached_go_first),
+    ("slow-handler", turn::a_handler_that_takes_longer_is_counted),
     ("commands", clients::commands_of_other_threads_that_may_wait_are_so_many),
     ("drain", websocket::an_ending_server_waits_for_its_clients_and_then_no_more),
 ];
@@ -113,6 +115,7 @@ const SILENT: &[&str] = &[
     "turn-handshakes",
     "turn-readers",
     "turn-time",
+    "slow-handler",
 ];
 
 #[test]

@@ -90,6 +90,7 @@ scripts! {
     history_age
     history_bytes
     http_1_0
+    http_cors
     http_framing_refused
     http_half_close
     http_head
@@ -130,6 +131,11 @@ scripts! {
     publish_too_much
     restart
     switching
+    token_keys
+    token_not_needed
+    token_publish
+    token_refused
+    token_subscribe
     topics_make_room
     v1_catch_up
     v1_daemon_ends

@@ -11,19 +11,22 @@ use std::path::{Path, PathBuf};
 
 /// Who stands where (`docs/architecture.md`). A file imports from lower floors only.
 const FLOORS: &[&[&str]] = &[
-    &["error", "id", "input", "json", "message", "metrics", "network", "percent", "tick"],
-    &["bucket", "config", "deadlines", "drain", "files", "outbox", "response", "tls"],
+    &[
+        "error", "id", "input", "json", "message", "metrics", "network", "percent", "process",
+        "tick",
+    ],
+    &["bucket", "config", "deadlines", "drain", "exposition", "files", "outbox", "response", "tls"],
     &["origin", "tls_session", "topic", "websocket"],
     &["http", "log", "remote", "turn"],
     &["access", "forms", "forwarded", "head", "outgoing", "stream"],
     &["cursor", "gate", "poll", "session"],
     &["event", "event_stream", "exchange", "listeners"],
     &["live", "long_poll", "routes"],
-    &["stage"],
+    &["control", "stage"],
     &["connection"],
     &["clients"],
     &["hub"],
-    &["handler", "perform"],
+    &["handler", "operate", "perform"],
     &["app"],
     &["server"],
     &["door"],
@@ -33,7 +36,8 @@ const FLOORS: &[&[&str]] = &[
 const NEIGHBOURS: &[(&str, &str, &str)] = &[("config", "tls", "a certificate is a setting")];
 
 /// The program's own files: the library knows none of them.
-const PROGRAM: &[&str] = &["main", "flags", "logger", "systemd"];
+const PROGRAM: &[&str] =
+    &["main", "bearer", "daemon", "flags", "logger", "reload", "systemd", "tokens", "words"];
 
 /// Where sockets and the clock are. Everyone else is told.
 const KNOW_MIO: &[&str] = &["clients", "door", "listeners", "remote", "server", "stream"];

@@ -19,6 +19,9 @@ export interface Options {
   interval?: number;
   /** Seconds that a long poll asks to be held back. Default: 50. */
   wait?: number;
+  /** By which the server knows who this is (`--token-file`). It is sent as `Authorization: Bearer`; a WebSocket has it in
+   * its URL, for browsers allow nothing else there. `wire` does not show it. */
+  token?: string;
   /**
    * The tabs of this browser that ask for the same (URL and topics) share one connection. Default: false. One tab has
    * it and passes on what comes, each message together with the place before it. The others poll once when they begin,
@@ -101,6 +104,8 @@ export interface Client extends EventTarget {
   interval: number;
   /** Setting it counts from the next long poll on. */
   wait: number;
+  /** Setting it counts from the next request or WebSocket on. */
+  token: string | undefined;
   /**
    * Publishes; settles with the id when the server has it. While there is no connection it waits in a queue, and is
    * published once however often it has to be sent. Rejects with an `Error` whose `message` is the server's detail and

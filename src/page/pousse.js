@@ -3,7 +3,7 @@
 //     import { connect } from "./pousse.js";
 //     const room = connect({ topics: ["general"], after: "earliest" });
 //     room.addEventListener("message", ({ data }) => console.log(data));
-//     const id = await room.publish("general", "Bonjour serveur!");
+//     await room.publish("general", "Bonjour serveur!");
 //
 // It keeps a place in each topic: the id up to which all was delivered. Every transport goes on from there; what
 // the server has dropped is a `gap`. More: pousse.d.ts.
@@ -34,8 +34,8 @@ const asked = (item) => {
 
 class Connection extends EventTarget {
   state = { state: "closed" };
-  #places = new Map(); // topic -> the id up to which it was given, or `earliest` or `now`
-  #pending = new Map(); // topic -> subscription to be confirmed
+  #places = new Map(); // topic -> place: an id, `earliest` or `now`
+  #pending = new Map(); // topic -> subscription
   #behind = new Set(); // topics that have to catch up
   #left = new Set(); // may still come
   #queue = [];
@@ -58,14 +58,15 @@ class Connection extends EventTarget {
   #isDue;
 
   constructor({ url = new URL("api/messages", import.meta.url), topics = ["general"], after = "now", shared,
-    transports = ["websocket", "event-stream", "long-polling", "polling"], interval = 1000, wait = 50 }) {
+    transports = ["websocket", "event-stream", "long-polling", "polling"], interval = 1000, wait = 50,
+    token }) {
     super();
     this.url = new URL(url, globalThis.document?.baseURI).href.replace(/^ws/, "http");
     this.locks = shared && globalThis.navigator?.locks;
     try {
       this.#memory = sessionStorage;
     } catch {}
-    Object.assign(this, { transports, interval, wait });
+    Object.assign(this, { transports, interval, wait, token });
     for (const topic of topics) this.#places.set(topic, after);
     queueMicrotask(() => this.state.code ?? this.open());
   }
@@ -148,7 +149,7 @@ class Connection extends EventTarget {
       for (const item of this.#queue) item.isSent &&= false;
       const isSteady = this.#openedAt && Date.now() - this.#openedAt > STEADY_MS;
       if (isSteady) this.#failures = 0;
-      // A plain GET that asks the same is told why, which browsers hide; or it is the transport that does not work.
+      // Browsers hide why; a plain GET is told. If that works, the transport does not.
       if (error && transport !== "polling" && !error.waitMs && (!isSteady || error.isFinal)) {
         const found = await this.#live((signal) => this.#get({ limit: 0 }, signal));
         error.isFinal = false;
@@ -253,7 +254,7 @@ class Connection extends EventTarget {
 
   #gap(gap) {
     const place = this.#places.get(gap.topic);
-    // One `after` serves all topics: one beyond the gap lost nothing, unless the ids began anew, below `after`.
+    // One `after` serves all: a topic beyond the gap lost nothing, unless the ids began anew.
     if (!place || (isAbove(gap.oldest, gap.after) && !isAbove(gap.oldest, place))) return;
     this.#places.set(gap.topic, "earliest");
     this.#tell("gap", gap);
@@ -346,7 +347,7 @@ class Connection extends EventTarget {
   #readSocket(signal) {
     return new Promise((_, reject) => {
       const href = this.#href().replace(/^http/, "ws");
-      const socket = new WebSocket(href, "pousse.v1");
+      const socket = new WebSocket(this.token ? `${href}&token=${encodeURIComponent(this.token)}` : href, "pousse.v1");
       this.#wire("out", "handshake", `GET ${href}`, REQUEST_BYTES);
       socket.onopen = () => this.#wire("in", "handshake", "101", 260);
       socket.onmessage = ({ data: text }) => {
@@ -402,7 +403,7 @@ class Connection extends EventTarget {
         this.#send({ publish: topic, ...(isText ? { data } : { base64: btoa(binary) }), key, ref: key });
         continue;
       }
-      // What is too large ends a WebSocket: a POST says why.
+      // Too large ends a WebSocket; a POST says why.
       const headers = { "Idempotency-Key": key };
       if (!isText) headers["Content-Type"] = "application/octet-stream";
       const init = { method: "POST", headers, body: data, signal: AbortSignal.timeout(4 * OPENING_MS) };
@@ -445,6 +446,7 @@ class Connection extends EventTarget {
     const { method = "GET", body = "" } = init;
     const size = body.byteLength ?? 0;
     this.#wire("out", "request", `${method} ${href} ${size || body}`, REQUEST_BYTES + size);
+    if (this.token) init.headers = { ...init.headers, Authorization: `Bearer ${this.token}` };
     const response = await fetch(href, { cache: "no-store", credentials: "include", ...init });
     const { ok, status, headers } = response;
     const isStream = ok && /^text.event-stream/.test(headers.get("Content-Type"));
@@ -490,5 +492,4 @@ class Connection extends EventTarget {
   }
 }
 
-/** @param {import("./pousse.d.ts").Options} [options] @returns {import("./pousse.d.ts").Client} */
 export const connect = (options = {}) => new Connection(options);

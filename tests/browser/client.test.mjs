@@ -2,7 +2,9 @@
 //
 //     node --experimental-websocket --test tests/browser/client.test.mjs
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { Fake, Server, TRANSPORTS, Wire, connect, quiet, stream, test, until } from "./client_rig.mjs";
 
@@ -43,6 +45,27 @@ for (const transport of TRANSPORTS) {
     assert.deepEqual(client.ids.slice(250, 300), ids.map((id) => `general ${id}`));
     assert.equal(`general ${client.last}`, client.ids.at(-1));
     assert.deepEqual(client.gaps, []);
+  });
+
+  test(`${transport}: with a token it reads and publishes, and the token is not in what it tells`, async (t) => {
+    const token = "a+/b~c.d_e-f0123==";
+    const file = join(mkdtempSync(join(tmpdir(), "pousse-")), "tokens");
+    t.after(() => rmSync(dirname(file), { recursive: true }));
+    writeFileSync(file, `alice ${token}\n`);
+    const server = await Server.start(t, "--publish", "token", "--subscribe", "token", "--token-file", file);
+    const nobody = connect(t, server, only);
+    const { code, problem } = await nobody.becomes("closed");
+    assert.equal(code, 401);
+    assert.match(problem, /a token is needed to read here/);
+    const client = connect(t, server, { ...only, token });
+    await client.becomes("open");
+    await client.publish("general", "text");
+    await client.publish("general", new Uint8Array(10_000)); // by POST, whatever the transport
+    await until(() => assert.equal(client.heard.length, 2));
+    assert.ok(!JSON.stringify(client.wires).includes("0123"));
+    nobody.token = token;
+    nobody.open();
+    await nobody.becomes("open");
   });
 
   test(`${transport}: after a crash of the server it is told of the gap, and what waited is published once`, async (t) => {

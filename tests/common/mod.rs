@@ -180,6 +180,8 @@ impl Handler for Silent {
 pub(crate) struct Running {
     pub(crate) remote: Remote,
     pub(crate) addresses: Vec<String>,
+    /// Where the control listener is, if one was asked for.
+    pub(crate) control: Option<String>,
     thread: Option<JoinHandle<Result<Server<Probe>, Error>>>,
     said: Receiver<Said>,
     jobs: Sender<Job>,
@@ -201,12 +203,13 @@ impl Running {
         let mut server = Server::bind(config, probe).unwrap();
         server.watch(&mut source, u16::try_from(BELL).unwrap()).unwrap();
         let (remote, addresses) = (server.remote(), server.addresses());
+        let control = server.control_address();
         let thread = std::thread::spawn(move || {
             let result = server.run();
             drop(source);
             result.map(|()| server)
         });
-        Self { remote, addresses, thread: Some(thread), said: hears, jobs, bell }
+        Self { remote, addresses, control, thread: Some(thread), said: hears, jobs, bell }
     }
 
     /// One with every default.

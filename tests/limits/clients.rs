@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use pousse::{ConnId, Context, Handler, Message, Reason, RemoteError, SendError};
+use pousse::{Config, ConnId, Context, Handler, Message, Reason, RemoteError, SendError, Server};
 
 use crate::by_hand::ByHand;
 use crate::peer::{Innocent, Peer, frame, opening};
@@ -66,6 +66,38 @@ pub(crate) fn a_client_too_many_waits_in_the_queue_and_is_served_when_one_leaves
     assert_eq!(third.answer().status, 101);
     running.counts("closed.gone", |now| now.closed(Reason::Gone) == 2);
     innocent.is_served();
+}
+
+#[test]
+pub(crate) fn a_control_client_too_many_waits_and_max_clients_is_not_for_them() {
+    let mut config = Config::default();
+    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    config.control = Some("127.0.0.1:0".parse().unwrap());
+    config.limits.max_clients = 1;
+    config.limits.control_clients = 2;
+    let server = Server::bind(config, Chat).unwrap();
+    let at = |address: &str| address.strip_prefix("http://").unwrap().parse().unwrap();
+    let control = at(&server.control_address().unwrap());
+    let address = at(&server.addresses()[0]);
+    let running = Running::of(server, address);
+
+    let _only = Peer::open(running.address, "/websocket");
+    let _waiting = Peer::connect(running.address);
+    running.counts("refused.max-clients", |now| now.refused(Reason::MaxClients) == 1);
+    let [mut first, mut second] = [(); 2].map(|()| {
+        let mut peer = Peer::connect(control);
+        assert_eq!(peer.asks("GET /healthz").status, 200, "though no other client may come");
+        peer
+    });
+    let mut third = Peer::connect(control);
+    third.says("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    running.counts("refused.control-clients", |now| now.refused(Reason::ControlClients) == 1);
+    assert_eq!(third.reads(ms(100)), None, "it waits, and nothing is said");
+    assert_eq!(second.asks("GET /healthz").status, 200);
+    assert_eq!(first.asks("GET /healthz").status, 200);
+    drop(first);
+    assert_eq!(third.answer().status, 200);
+    assert_eq!(running.counters().accepted, 1, "the owner is none of them");
 }
 
 #[test]

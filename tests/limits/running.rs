@@ -93,7 +93,15 @@ impl Running {
         change: impl FnOnce(&mut Config),
         handler: impl Handler + Send + 'static,
     ) -> Self {
-        let (mut server, address) = bind_configured(change, handler);
+        let (server, address) = bind_configured(change, handler);
+        Self::of(server, address)
+    }
+
+    /// Has this server run.
+    pub(crate) fn of(
+        mut server: Server<impl Handler + Send + 'static>,
+        address: SocketAddr,
+    ) -> Self {
         let remote = server.remote();
         let seen = Arc::new(Seen::default());
         let notes = seen.clone();

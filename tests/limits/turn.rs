@@ -97,13 +97,13 @@ pub(crate) fn in_one_turn_so_many_clients_are_accepted() {
 pub(crate) fn in_one_turn_so_many_steps_of_handshakes_are_taken() {
     let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-    let Ok(tls) = Tls::from_pem(certificate.as_bytes(), key.as_bytes()) else {
-        assert!(cfg!(not(feature = "tls")), "a certificate that cannot be used");
-        return;
-    };
+    let tls = Tls::from_pem(certificate.as_bytes(), key.as_bytes());
+    if cfg!(not(feature = "tls")) {
+        return assert!(tls.is_err(), "a build that speaks no TLS says so");
+    }
     let mut config = Config::default();
     config.listen = vec!["127.0.0.1:0".parse().unwrap()];
-    config.tls = Some(tls);
+    config.tls = Some(tls.unwrap());
     config.limits.turn_handshakes = 3;
     let mut server = Server::bind(config, Chat).unwrap();
     let address = server.addresses()[0].strip_prefix("https://").unwrap().parse().unwrap();
@@ -174,5 +174,22 @@ pub(crate) fn a_step_of_a_turn_goes_on_for_its_time_and_those_not_reached_go_fir
         assert!(turns == 1 || received.iter().all(|count| *count <= 10), "{received:?}");
         let reads = server.context().counters().reads - reads;
         assert_eq!(reads, CLIENTS, "nobody was read twice before all had their turn");
+    }
+}
+
+#[test]
+pub(crate) fn a_handler_that_takes_longer_is_counted() {
+    for (limit, slow) in [(Duration::from_millis(1), true), (Duration::from_secs(600), false)] {
+        let work = |_: ConnId, _: Message<'_>, _: &mut Context<'_>| {
+            let before = now();
+            while now() - before <= Duration::from_millis(1) {}
+        };
+        let (mut server, address) = bind(|limits| limits.slow_handler = limit, Does(work));
+        let mut peers = open(&mut server, address, 1);
+        let before = server.context().counters().slow_handlers;
+        peers.iter_mut().for_each(|peer| peer.says(frame(0x81, b"x")));
+        turns_until(&mut server, |now| now.received == 1, |now| now.received);
+        let counted = server.context().counters().slow_handlers - before;
+        assert_eq!(counted, u64::from(slow), "over {limit:?}");
     }
 }

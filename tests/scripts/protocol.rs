@@ -16,6 +16,9 @@ use crate::support::{Came, PATIENCE, Server, Wire, now, show};
 const RUN: &str = "1795418616305";
 const AUTHORITY: &str = "127.0.0.1:8080";
 
+/// The token file that flags of the page call `tokens`. Its line stands on the page.
+const TOKENS: &str = "alice  9c1185a5c5e9fc54612808977ee8f548";
+
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md");
 
 #[test]
@@ -24,6 +27,7 @@ fn what_the_page_says_comes_true() {
     let sections = sections(&page);
     let blocks: usize = sections.iter().map(Vec::len).sum();
     assert!(blocks >= 20, "the page has {blocks} blocks: it cannot be all of the protocol");
+    assert!(page.contains(TOKENS), "the page shows the token file");
     let play = |blocks: &Vec<Block>| Stage::default().play(blocks).err();
     let lies: Vec<String> = sections.iter().filter_map(play).collect();
     assert!(lies.is_empty(), "\n{}\n", lies.join("\n"));
@@ -126,7 +130,11 @@ impl Stage {
     fn start(&mut self, flags: &[&str]) {
         self.clients.clear();
         self.pings = flags.contains(&"--ping");
-        let server = Server::start(flags);
+        let tokens = concat!(env!("CARGO_TARGET_TMPDIR"), "/protocol.tokens");
+        std::fs::write(tokens, TOKENS).unwrap();
+        let real = |flag: &&str| if *flag == "tokens" { tokens } else { *flag }.to_owned();
+        let flags: Vec<String> = flags.iter().map(real).collect();
+        let server = Server::start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
         let mut wire = Wire::connect(&server.doors()[0]);
         wire.send(b"GET /api/messages?after=now HTTP/1.0\r\n\r\n").unwrap();
         let answer = Answer::read(&mut wire, false, now() + PATIENCE).unwrap().json().unwrap();
