@@ -264,13 +264,15 @@ impl Clients {
         }
     }
 
-    /// The oldest client of those who have not made a request yet, if there are more than so many.
-    pub(crate) fn oldest_fresh(&mut self, most: usize) -> Option<ConnId> {
+    /// The oldest client of those who have not made a request yet, and when it came, if there are
+    /// more than so many.
+    pub(crate) fn oldest_fresh(&mut self, most: usize) -> Option<(ConnId, Tick)> {
         while self.fresh_count > most {
-            let id = self.fresh.pop_front()?;
-            if self.get(id).is_some_and(|client| client.is_fresh) {
-                return Some(id);
+            let id = *self.fresh.front()?;
+            if let Some(client) = self.get(id).filter(|client| client.is_fresh) {
+                return Some((id, client.since));
             }
+            self.fresh.pop_front();
         }
         None
     }

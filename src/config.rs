@@ -466,7 +466,7 @@ limits! {
     /// Wrong credentials of one address at once; as many are free again after 5 s. 429.
     auth_failures: count = 20, limit "auth-failures", zero false;
     /// Clients who have not made a request yet, but at most a tenth of `max-clients` (or 64, if
-    /// that is more). The oldest of them is dropped for the next.
+    /// that is more). The oldest of them is dropped for the next when it has had a second for it.
     openings: count = 1000, limit "openings", zero false;
     /// Bytes that all clients hold together: what waits for them, and what came of unfinished
     /// requests and messages. The one who holds most is dropped, with close code 1013.
@@ -524,6 +524,8 @@ limits! {
 
     /// Bytes read from one client in one turn.
     turn_read: bytes = 64 * KIB, limit "turn-read", zero false;
+    /// Messages of one client handed to the handler in one turn.
+    turn_messages: count = 1024, limit "turn-messages", zero false;
     /// Bytes written to one client in one turn.
     turn_write: bytes = 256 * KIB, limit "turn-write", zero false;
     /// Connections accepted by one listener in one turn.
@@ -553,7 +555,7 @@ impl Limits {
         let answer = self.poll_bytes.max(TAKE_BYTES).saturating_add(self.max_message);
         let waiting = self.outbox_soft.saturating_add(answer);
         let waiting = waiting.max(self.outbox.saturating_add(self.max_message));
-        let client = [self.head_bytes, 2 * self.max_message, waiting];
+        let client = [self.head_bytes, 2 * self.max_message, self.turn_read, waiting];
         let client = client.into_iter().fold(0, usize::saturating_add);
         let all = self.max_clients.saturating_mul(client).min(self.memory.saturating_add(client));
         let slots = self.max_clients.saturating_add(self.control_clients).saturating_mul(512);

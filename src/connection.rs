@@ -22,6 +22,7 @@
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::config::Limits;
 use crate::cursor::Cursor;
 use crate::error::SendError;
 use crate::event::{Ending, Event, Transport};
@@ -64,8 +65,9 @@ pub struct Connection {
     ending: Option<Box<Ending>>,
     pub(crate) exchange: Exchange,
     requests: u32,
-    /// Requests that are looked at before it is somebody else's turn.
+    /// Requests, or messages, that are looked at before it is somebody else's turn.
     requests_left: u8,
+    messages_left: u32,
     /// The server is ending: the next answer is the last.
     is_draining: bool,
     /// When the stage has lasted too long. While bytes wait that end it, that is judged by their
@@ -93,6 +95,7 @@ impl Connection {
             exchange: Exchange::default(),
             requests: 0,
             requests_left: REQUESTS_PER_TURN,
+            messages_left: u32::MAX,
             is_draining: false,
             until: turn.now.after(turn.limits.head_timeout),
             transport: Transport::Http,
@@ -111,7 +114,7 @@ impl Connection {
                 self.receive_head(input, turn)
             }
             Stage::Content(_) => self.receive_content(input),
-            Stage::WebSocket(_) => self.receive_frames(input, turn),
+            Stage::WebSocket(_) if self.messages_left > 0 => self.receive_frames(input, turn),
             _ if self.stage.keeps_input() => {
                 if !input.is_empty() {
                     self.kept = Some(std::mem::take(input).to_vec().into());
@@ -397,12 +400,14 @@ impl Connection {
 
     /// Whether bytes kept from before can be looked at now.
     pub fn has_kept(&self, turn: &Turn) -> bool {
-        self.kept.is_some() && matches!(self.stage, Stage::Head(_)) && !self.is_full(turn)
+        let is_ready = matches!(self.stage, Stage::Head(_) | Stage::WebSocket(_));
+        self.kept.is_some() && is_ready && !self.is_full(turn)
     }
 
-    /// A new turn: so many requests more can be looked at.
-    pub(crate) fn begin_turn(&mut self) {
+    /// A new turn: so many requests and messages more can be looked at.
+    pub fn begin_turn(&mut self, limits: &Limits) {
         self.requests_left = REQUESTS_PER_TURN;
+        self.messages_left = u32::try_from(limits.turn_messages).unwrap_or(u32::MAX);
     }
 
     /// These bytes.
@@ -562,7 +567,10 @@ impl Connection {
         let was_open = live.is_open();
         match live.receive(input, &mut self.out, turn) {
             Heard::Nothing => None,
-            Heard::Message(event) => Some(event),
+            Heard::Message(event) => {
+                self.messages_left -= 1;
+                Some(event)
+            }
             Heard::Closed(code, reason) => {
                 *input = &mut [];
                 // If we began to close, how it ended is known already.

@@ -5,6 +5,7 @@
 //! That order keeps a slot from being reused while events of the same turn may still name it.
 
 use std::io;
+use std::time::Duration;
 
 use mio::Interest;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -20,6 +21,7 @@ use crate::listeners::Comes;
 use crate::metrics::Reason;
 use crate::server::Server;
 use crate::stream::Stream;
+use crate::tick::Tick;
 
 impl<H: Handler> Server<H> {
     /// No new clients. Who rests between requests leaves at once, the others when they are told:
@@ -62,6 +64,7 @@ impl<H: Handler> Server<H> {
 
     pub(crate) fn forget(&mut self) {
         self.relieve();
+        self.openings_due = self.drop_openings();
         self.app.hub.clients.end_readings(&mut self.app.hub.log);
         let mut done = std::mem::take(&mut self.done);
         for id in done.drain(..) {
@@ -223,18 +226,23 @@ impl<H: Handler> Server<H> {
             client.connection.abort(Reason::Gone);
         }
         self.settle(id);
-        self.drop_oldest_opening();
     }
 
-    /// Whoever has not made a request has no claim to a place: the oldest makes room.
-    fn drop_oldest_opening(&mut self) {
+    /// Whoever has not made a request has no claim to a place: the oldest make room, but each has
+    /// had a second for it. Returns when the next one's is over.
+    fn drop_openings(&mut self) -> Tick {
         let hub = &mut self.app.hub;
         let limits = &hub.turn.limits;
         let most = limits.openings.min((limits.max_clients / 10).max(OPENINGS_MIN));
-        if let Some(id) = hub.clients.oldest_fresh(most) {
+        while let Some((id, since)) = hub.clients.oldest_fresh(most) {
+            let until = since.after(OPENING_MIN);
+            if until > hub.turn.now {
+                return until;
+            }
             hub.clients.is_fresh_no_more(id);
             hub.end_now(id, Reason::Openings);
         }
+        Tick::NEVER
     }
 
     /// Over the limit `memory`, whoever holds most is dropped, until it holds again.
@@ -256,6 +264,9 @@ impl<H: Handler> Server<H> {
 
 /// Clients who may be without a request, however few may be here.
 const OPENINGS_MIN: usize = 64;
+
+/// How long a client may be without a request, however many are.
+const OPENING_MIN: Duration = Duration::from_secs(1);
 
 /// Clients that are dropped in one turn because of the limit `memory`: each takes a look at all.
 const RELIEVED_MAX: usize = 64;

@@ -71,6 +71,8 @@ pub struct Server<H> {
     pub(crate) started: Instant,
     /// The server is ending.
     pub(crate) drain: Option<Drain>,
+    /// When clients who have not made a request may have to make room.
+    pub(crate) openings_due: Tick,
     pub(crate) has_ended: bool,
 }
 
@@ -143,6 +145,7 @@ impl<H: Handler> Server<H> {
             done: Vec::new(),
             started,
             drain: None,
+            openings_due: Tick::NEVER,
             has_ended: false,
             poll,
             listeners,
@@ -212,7 +215,8 @@ impl<H: Handler> Server<H> {
             return Some(Duration::ZERO);
         }
         let drain = self.drain.as_ref().map_or(Tick::NEVER, Drain::deadline);
-        let tick = self.deadlines.soonest().min(hub.log.deadline()).min(drain);
+        let tick = self.deadlines.soonest().min(hub.log.deadline());
+        let tick = tick.min(drain).min(self.openings_due);
         let tick = (tick != Tick::NEVER).then(|| self.started + tick.since_start());
         let wake = hub.wakes.peek().map(|Reverse((at, ..))| *at);
         let paused = self.listeners.paused_until();
@@ -293,7 +297,7 @@ impl<H: Handler> Server<H> {
     fn read_client(&mut self, id: ConnId, scratch: &mut [u8]) {
         let Some(client) = self.app.hub.clients.get_mut(id) else { return };
         client.is_busy = false;
-        client.connection.begin_turn();
+        client.connection.begin_turn(&self.app.hub.turn.limits);
         if client.is_publisher && self.app.hub.log.is_behind() {
             return self.make_busy(id);
         }

@@ -74,6 +74,7 @@ impl Stage {
                 | Stage::LongPoll(_)
                 | Stage::File(_)
                 | Stage::EventStream(_)
+                | Stage::WebSocket(_)
         )
     }
 

@@ -534,6 +534,28 @@ fn post(address: &str, token: &str) -> String {
 }
 
 #[test]
+fn from_other_machines_the_control_listener_asks_for_a_token() {
+    let path = tokens("control.tokens", &format!("alice {ALICE}\n"));
+    let flags = ["--listen", "127.0.0.1:0", "--token-file", &path, "--control"];
+    let control = |running: &Running| {
+        let line = running.line().unwrap();
+        line.rsplit_once("http://").unwrap().1.replace("0.0.0.0", "127.0.0.1")
+    };
+    let (running, _) = Running::start(&[&flags[..], &["0.0.0.0:0"]].concat());
+    let everywhere = control(&running);
+    let alice = format!("Authorization: Bearer {ALICE}\r\n");
+    for request in ["GET /metrics", "GET /api/clients", "DELETE /api/topics/t", "GET /nowhere"] {
+        assert_eq!(&ask(&everywhere, request, "")[9..12], "401", "{request}");
+        assert_ne!(&ask(&everywhere, request, &alice)[9..12], "401", "{request}");
+    }
+    let wrong = ask(&everywhere, "GET /metrics", "Authorization: Bearer 0123456789abcdef\r\n");
+    assert!(wrong.contains("error=\"invalid_token\""), "{wrong}");
+    assert_eq!(&ask(&everywhere, "GET /metrics", &alice)[9..12], "200");
+    let (running, _) = Running::start(&[&flags[..], &["127.0.0.1:0"]].concat());
+    assert_eq!(&ask(&control(&running), "GET /metrics", "")[9..12], "200", "here nobody is asked");
+}
+
+#[test]
 fn no_token_is_ever_logged_or_answered_and_the_log_says_who_it_was() {
     let path = tokens("logged.tokens", &format!("alice {ALICE}\nbob {BOB}\n"));
     let (running, address) = Running::start(&[

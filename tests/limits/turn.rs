@@ -53,6 +53,23 @@ pub(crate) fn in_one_turn_so_many_bytes_are_read_of_one_client() {
 }
 
 #[test]
+pub(crate) fn in_one_turn_so_many_messages_of_one_client_are_handed_on() {
+    let (mut server, address) = bind(|limits| limits.turn_messages = 10, Chat);
+    let mut peer = open(&mut server, address, 1).remove(0);
+    // Behind the last comes a part of another, and then the rest of it.
+    let one = frame(0x81, b"one");
+    peer.says([&one.repeat(35)[..], &one[..4]].concat());
+    let received = turns_until(&mut server, |now| now.received == 35, |now| now.received);
+    assert_eq!(received.iter().sum::<u64>(), 35);
+    assert_eq!(received.iter().max(), Some(&10), "{received:?}");
+    peer.says(&one[4..]);
+    turns_until(&mut server, |now| now.received == 36, |now| now.received);
+    for _ in 0..36 {
+        assert_eq!(peer.hears(), (0x81, b"one".to_vec()));
+    }
+}
+
+#[test]
 pub(crate) fn in_one_turn_so_many_bytes_are_written_to_one_client() {
     const WRITE: u64 = 100_000;
     const MESSAGE: usize = 996;

@@ -219,6 +219,16 @@ pub(crate) fn program(path: &str) -> Command {
     command
 }
 
+/// Says what is missing, past the test runner that keeps the words of tests that pass; where
+/// nothing may be skipped, it fails.
+#[allow(dead_code, reason = "for unit.rs and proxy.rs")]
+pub(crate) fn skip(missing: &str) {
+    let is_required = std::env::var("POUSSE_TEST_REQUIRE").is_ok_and(|it| it == "all");
+    assert!(!is_required, "{missing}");
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    writeln!(io::stderr(), "SKIPPED: {name}: {missing}").unwrap_or_default();
+}
+
 /// Reads the program's standard error to its end, so that its pipe is never full.
 fn collect(stderr: impl Read, said: &Said) {
     let mut stderr = BufReader::new(stderr);
