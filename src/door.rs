@@ -196,24 +196,22 @@ impl<H: Handler> Server<H> {
     fn welcome(&mut self, stream: Stream, peer: Peer, at: usize) {
         let hub = &mut self.app.hub;
         let is_control = self.listeners.is_control(at);
-        let counted = match is_control {
+        let source = match is_control {
             // The owner gets in.
             true => Ok(None),
             false => hub.gate.admit(peer, &hub.turn.limits, hub.turn.now),
         };
-        let counted = match counted {
-            Ok(counted) => counted,
+        let source = match source {
+            Ok(source) => source,
             Err(reason) => return self.turn_away(stream, peer, reason),
         };
         hub.turn.counters.accepted += u64::from(!is_control);
         stream.set_ack_timeout(hub.turn.limits.ack_timeout);
-        let is_control = self.listeners.is_control(at);
-        hub.turn.counters.accepted += u64::from(!is_control);
         let listener = u16::try_from(at).unwrap_or(u16::MAX);
         let id = hub.clients.insert(stream, peer, (listener, is_control), &hub.turn);
         log::debug!("event=accepted client={id} peer={peer}");
         let Some(client) = hub.clients.get_mut(id) else { return };
-        client.source = counted;
+        client.source = source;
         client.is_proxy = !is_control && hub.gate.trusts(peer);
         // Once, for both directions and for good: readiness is remembered, not asked for.
         let interest = Interest::READABLE | Interest::WRITABLE;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
-use crate::config::Address;
+use crate::config::Config;
 use crate::error::Error;
 use crate::http::Peer;
 use crate::stream::{Inherited, Listener, Stream};
@@ -84,19 +84,18 @@ impl Listeners {
     /// # Errors
     /// [`Error::Bind`], [`Error::Poll`].
     pub(crate) fn bind(
-        addresses: &[Address],
-        has_tls: bool,
+        config: &Config,
         inherited: Vec<Inherited>,
-        control: Option<&Address>,
         registry: &Registry,
         first: usize,
     ) -> Result<Self, Error> {
         let mut all = Vec::new();
-        let bound = addresses.iter().map(|address| Listener::bind(address, has_tls));
+        let has_tls = config.tls.is_some();
+        let bound = config.listen.iter().map(|address| Listener::bind(address, has_tls));
         let adopted = inherited.into_iter().map(|it| Listener::adopt(it, has_tls));
         let guests = bound.chain(adopted).map(|listener| (listener, false));
         // The owner's is plain: he knows which machine he is on.
-        let control = control.map(|address| (Listener::bind(address, false), true));
+        let control = config.control.as_ref().map(|it| (Listener::bind(it, false), true));
         for (at, (listener, is_control)) in guests.chain(control).enumerate() {
             let mut listener = listener?;
             listener.register(registry, Token(first + at)).map_err(Error::Poll)?;

@@ -2,8 +2,8 @@
 //!
 //! Everything that serves is in the library; what is here could be written by any embedder. The
 //! signals come through the same readiness loop as the sockets, so there is no second thread and
-//! nothing to lock. What is done with them and with clients is in `daemon.rs`; if there is a service
-//! manager, `systemd.rs` speaks to it.
+//! nothing to lock. What is done with them and with clients is in `daemon.rs`; if there is a
+//! service manager, `systemd.rs` speaks to it.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +19,7 @@ mod words;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -156,8 +157,7 @@ fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> 
     settings.config.tls = load(certificate.as_ref())?;
     let not_after = settings.config.tls.as_ref().and_then(Tls::not_after);
     let certificate_until = settings.tls_cert.clone().zip(not_after);
-    let mib = words::memory_bytes_max(&settings.config.limits, certificate.is_some()) >> 20;
-    let root = settings.config.root.clone();
+    let tls_bytes = settings.config.tls.as_ref().map_or(0, |_| Tls::CLIENT_BYTES_MAX);
     let tokens = settings.token_file.as_deref().map(Tokens::load).transpose();
     let names = tokens.map_err(Refusal::config)?.map(Names::new);
     let is_public = names.as_ref().is_some_and(Names::is_public);
@@ -175,7 +175,8 @@ fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> 
         drain: settings.config.limits.drain,
         heartbeat: systemd::heartbeat(),
     };
-    let max_clients = settings.config.limits.max_clients;
+    let limits = settings.config.limits.clone();
+    let root = settings.config.root.clone();
     let inherited = systemd::sockets()?;
     if !inherited.is_empty() && !settings.has_address {
         settings.config.listen.clear();
@@ -197,12 +198,17 @@ fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> 
     if let Some((file, until)) = certificate_until {
         log::info!("event=tls certificate={file:?} not-after={until}");
     }
+    let tls_bytes = limits.max_clients.saturating_mul(tls_bytes);
+    let mib = limits.memory_bytes_max().saturating_add(tls_bytes) >> 20;
     log::info!(
-        "event=limits max-clients={max_clients} memory-at-worst={mib}MiB hint=\"{}\"",
+        "event=limits max-clients={} memory-at-worst={mib}MiB hint=\"{}\"",
+        limits.max_clients,
         "were every client at every limit; docs/limits.md says how it adds up"
     );
-    words::advise(&server.addresses(), root.as_deref());
 
+    advise(&server.addresses(), root.as_deref());
+
+    advise(&server.addresses(), root.as_deref());
     if let Some(pause) = systemd::heartbeat() {
         server.context().wake_after(pause, HEARTBEAT);
     }
@@ -240,5 +246,26 @@ fn say_rules(publish: Publish, by_token: bool, reads_by_token: Option<bool>) {
     log::info!("event=publish rule={rule} hint={hint:?}");
     if let Some(by_token) = reads_by_token {
         log::info!("event=subscribe rule={}", if by_token { "token" } else { "anyone" });
+    }
+}
+
+/// What somebody who starts it for the first time may wonder about.
+fn advise(addresses: &[String], root: Option<&Path>) {
+    for address in addresses {
+        let Some((scheme, rest)) = address.split_once("://") else { continue };
+        // Every address of the machine is none that a browser opens.
+        let port = ["[::]:", "0.0.0.0:"].iter().find_map(|every| rest.strip_prefix(every));
+        if let Some(port) = port {
+            log::info!(
+                "event=open url={scheme}://localhost:{port} hint=\"{}\"",
+                "from another machine: this one's name or address in place of localhost"
+            );
+        }
+    }
+    if let Some(root) = root.filter(|root| !root.join(words::INDEX).is_file()) {
+        log::warn!(
+            "event=no_index root={root:?} hint=\"there is no {} in it: / is a 404\"",
+            words::INDEX
+        );
     }
 }

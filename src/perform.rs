@@ -43,7 +43,8 @@ impl Hub {
         // Everyone asks for files that are not there.
         let level = if refusal.status == 404 { log::Level::Debug } else { log::Level::Info };
         let (peer, path) = (request.peer(), request.path());
-        log::log!(level, "event=refused client={conn} peer={peer} path={path:?} {refusal}");
+        // The path last: a long one is where the line is cut.
+        log::log!(level, "event=refused client={conn} peer={peer} {refusal} path={path:?}");
         if let Some(client) = self.clients.get_mut(conn) {
             client.connection.refuse(refusal, !request.is_whole(), &mut self.turn);
         }

@@ -115,22 +115,18 @@ impl<H: Handler> Server<H> {
         let files = Files::open(config.root.as_deref())?;
         let poll = Poll::new().map_err(Error::Poll)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Poll)?;
-        let listeners = Listeners::bind(
-            &config.listen,
-            config.tls.is_some(),
-            inherited,
-            config.control.as_ref(),
-            poll.registry(),
-            LISTENERS_FROM,
-        )?;
         config.check_control()?;
+        let listeners = Listeners::bind(&config, inherited, poll.registry(), LISTENERS_FROM)?;
         let on_loopback: Vec<bool> = listeners.iter().map(Listener::is_loopback).collect();
         let started = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let run = u64::try_from(unix.as_millis()).unwrap_or(0);
         let limits = &config.limits;
+        let mut hub = Hub::new(&config, files, on_loopback, started, run);
+        // The owner's comes last, and says nothing of whether the others are private.
+        hub.on_loopback.extend(listeners.control().map(Listener::is_loopback));
         Ok(Self {
-            app: App { handler, hub: Hub::new(&config, files, on_loopback, started, run) },
+            app: App { handler, hub },
             events: Events::with_capacity(EVENTS),
             is_full: false,
             is_control_full: false,

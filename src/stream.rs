@@ -244,7 +244,7 @@ impl Listener {
     pub(crate) fn bind(address: &Address, has_tls: bool) -> Result<Self, Error> {
         let bound = match address {
             Address::Tcp { host, port } => {
-                bind_tcp(host, *port).map(|listener| Listener::Tcp(listener, has_tls))
+                bind_tcp(host, *port).inspect(queue_more).map(|it| Listener::Tcp(it, has_tls))
             }
             Address::Unix(path) => {
                 bind_unix(path).map(|(listener, file)| Listener::Unix(listener, Some(file)))
@@ -253,7 +253,7 @@ impl Listener {
         bound.map_err(|source| Error::Bind { address: address.to_string(), source })
     }
 
-    /// Takes over what somebody else has opened.
+    /// Takes over what somebody else has opened. `has_tls` as for [`bind`](Self::bind).
     ///
     /// # Errors
     /// [`Error::Bind`]: the system cannot make it nonblocking.
@@ -366,6 +366,14 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
         }
     }
     Err(last)
+}
+
+/// Asks for a longer queue of connections that are not accepted yet. mio asks for 128; whoever
+/// finds no place there tries again after a second, and thousands may reconnect at once.
+fn queue_more(listener: &TcpListener) {
+    // The system lowers it to what it allows. It listens already, so nothing is lost if it refuses.
+    const QUEUE: i32 = 4096;
+    let _ = socket2::SockRef::from(listener).listen(QUEUE);
 }
 
 /// A dead socket file is replaced, a live one is not stolen, and what is no socket is not touched.

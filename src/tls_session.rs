@@ -64,8 +64,6 @@ mod real {
         sent: usize,
         /// Bytes of plaintext that nobody has taken yet.
         unread: usize,
-        /// The last read from the socket was as long as it could be.
-        was_full: bool,
         /// The peer has said that it says no more.
         has_ended: bool,
     }
@@ -94,7 +92,6 @@ mod real {
                 held: Vec::new(),
                 sent: 0,
                 unread: 0,
-                was_full: false,
                 has_ended: false,
             })
         }
@@ -121,7 +118,9 @@ mod real {
             match self.stage {
                 Stage::Plain => return receive_plain(socket, buffer),
                 Stage::Failed => return Ok(Received::End),
-                _ if self.unread > 0 => return Ok(self.hand_out(buffer)),
+                // What the socket said in an earlier turn is old: an event may have come since, and
+                // whoever does not ask again would lose it.
+                _ if self.unread > 0 => return Ok(self.hand_out(buffer, true)),
                 _ if self.has_ended => return Ok(Received::End),
                 _ => {}
             }
@@ -133,7 +132,7 @@ mod real {
                 Err(error) if inlet.offered == 0 => return Ok(self.fail(error.to_string())),
                 read => read?,
             };
-            self.was_full = inlet.count == inlet.offered;
+            let is_full = inlet.count == inlet.offered;
             if self.stage == Stage::New {
                 // A record of a handshake begins with 22, a request with a method.
                 if inlet.first.is_some_and(|first| first.is_ascii_uppercase()) {
@@ -153,7 +152,7 @@ mod real {
                 self.stage = Stage::Open;
                 return Ok(Received::Shaken);
             }
-            Ok(self.hand_out(buffer))
+            Ok(self.hand_out(buffer, is_full))
         }
 
         /// Takes of the pieces what the socket takes, and at most `AHEAD` bytes more.
@@ -235,7 +234,7 @@ mod real {
             self.unread
         }
 
-        fn hand_out(&mut self, buffer: &mut [u8]) -> Received {
+        fn hand_out(&mut self, buffer: &mut [u8], is_full: bool) -> Received {
             let count = if self.unread == 0 {
                 0
             } else {
@@ -244,7 +243,7 @@ mod real {
             };
             self.unread -= count;
             // Whoever has ended is read once more, to be told so.
-            let has_more = self.was_full || self.unread > 0 || self.has_ended;
+            let has_more = is_full || self.unread > 0 || self.has_ended;
             Received::Bytes { count, has_more }
         }
 
@@ -533,6 +532,8 @@ mod tests {
             let received = session.receive(&mut socket, &mut buffer);
             let Ok(Received::Bytes { count, has_more }) = received else { break };
             assert!(socket.reads <= before + usize::from(had == 0));
+            // Bytes may have come since the socket was asked last, and their event with them.
+            assert!(has_more || had == 0, "only who has asked the socket knows that it is empty");
             heard.extend_from_slice(&buffer[..count]);
             if !has_more {
                 break;

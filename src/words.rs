@@ -5,12 +5,15 @@ use std::io;
 use std::net::ToSocketAddrs;
 use std::path::Path;
 
-use pousse::{Address, Error, LIMITS, Limits, Tls};
+use pousse::{Address, Error, LIMITS, Limits};
 
 use crate::flags::{Set, Setting, Settings};
 use crate::reload::load;
 use crate::tokens::Tokens;
 use crate::{Refusal, VERSION};
+
+/// What `/` is in a folder that is served.
+pub(crate) const INDEX: &str = "index.html";
 
 /// Looks at all that can be looked at without listening.
 ///
@@ -47,7 +50,7 @@ pub(crate) fn summary(settings: &Settings) -> String {
     match &config.root {
         Some(path) if path.join(INDEX).is_file() => say("root", &path.display()),
         Some(path) => {
-            say("root", &format_args!("{} (without {INDEX}: / is a 404)", path.display()))
+            say("root", &format_args!("{} (without {INDEX}: / is a 404)", path.display()));
         }
         None => say("root", &"(the built-in page)"),
     }
@@ -80,15 +83,9 @@ pub(crate) fn summary(settings: &Settings) -> String {
         }
     }
     say("log", &log.as_str().to_ascii_lowercase());
-    let mib = memory_bytes_max(&config.limits, tls_cert.is_some()) >> 20;
+    let mib = config.limits.memory_bytes_max() >> 20;
     say("memory", &format_args!("{mib}MiB were every client at every limit"));
     text
-}
-
-/// What the limits allow to be held, with TLS or without.
-pub(crate) fn memory_bytes_max(limits: &Limits, has_tls: bool) -> usize {
-    let client = if has_tls { Tls::CLIENT_BYTES_MAX } else { 0 };
-    limits.memory_bytes_max().saturating_add(limits.max_clients.saturating_mul(client))
 }
 
 /// Whether an address can be one to listen on, as far as can be told without doing so.
@@ -106,27 +103,6 @@ fn can_be(address: &Address) -> Result<(), Error> {
         }
     };
     found.map_err(|source| Error::Bind { address: address.to_string(), source })
-}
-
-/// What `/` is in a folder that is served.
-const INDEX: &str = "index.html";
-
-/// Logs what somebody who starts it for the first time may wonder about.
-pub(crate) fn advise(addresses: &[String], root: Option<&Path>) {
-    for address in addresses {
-        let Some((scheme, rest)) = address.split_once("://") else { continue };
-        // Every address of the machine is none that a browser opens.
-        let port = ["[::]:", "0.0.0.0:"].iter().find_map(|every| rest.strip_prefix(every));
-        if let Some(port) = port {
-            log::info!(
-                "event=open url={scheme}://localhost:{port} hint=\"{}\"",
-                "from another machine: this one's name or address in place of localhost"
-            );
-        }
-    }
-    if let Some(root) = root.filter(|root| !root.join(INDEX).is_file()) {
-        log::warn!("event=no_index root={root:?} hint=\"there is no {INDEX} in it: / is a 404\"");
-    }
 }
 
 pub(crate) fn help(table: &[Setting], limits: &Limits) -> String {

@@ -353,8 +353,8 @@ fn help_lists_every_flag_of_this_build_in_a_hundred_columns() {
     assert_eq!((code, stderr.as_str()), (0, ""));
     assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
     let (own, other): (Vec<_>, Vec<_>) = pousse::LIMITS.iter().partition(|limit| limit.has_flag);
-    let flags = "listen control root tls-cert tls-key publish subscribe token-file origin host deny \
-                 trust-proxy limit log config check help version";
+    let flags = "listen control root tls-cert tls-key publish subscribe token-file origin host \
+                 deny trust-proxy limit log config check help version";
     for name in own.iter().map(|limit| limit.name).chain(flags.split(' ')) {
         assert!(help.contains(&format!("\n  --{name} ")), "{name}");
     }

@@ -154,7 +154,8 @@ fn heads_without_end_disturb_nobody() {
 fn requests_in_segments_of_one_byte_are_answered_and_disturb_nobody() {
     let mut target = Target::start(&[]);
     let head = format!(
-        "GET /api/messages?limit=0 HTTP/1.1\r\nHost: localhost\r\nX: {}\r\nConnection: close\r\n\r\n",
+        "GET /api/messages?limit=0 HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\
+         Connection: close\r\n\r\n",
         "a".repeat(1000)
     );
     target.withstands("segments of one byte", |target| {
@@ -210,8 +211,7 @@ fn hundreds_who_send_their_heads_and_contents_drop_by_drop_are_cut_off_in_time()
                 _ => "",
             });
         }
-        let before = target.descriptors();
-        println!("{before} descriptors at the most");
+        target.until("they are here", |target| target.descriptors() > 300);
         // They go on while the server has them.
         target.until("all are cut off", |target| {
             for (at, peer) in peers.iter_mut().enumerate() {
@@ -253,49 +253,49 @@ fn an_opening_handshake_stuffed_with_anything_is_answered_at_once() {
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let many = |member: &str| vec![member; 3000 / (member.len() + 1)].join(",");
     let field = |name: &str, value: &str| format!("Sec-WebSocket-{name}: {value}\r\n");
-    let cases: Vec<(String, &[u16])> = vec![
+    let cases: Vec<(String, u16)> = vec![
         // CVE-2021-32640: spaces, for a regular expression that looks at them again and again.
-        (field("Protocol", &format!("a{spaces}b")), &[400]),
-        (field("Protocol", &format!("a,{spaces},b")), &[400]),
-        (field("Protocol", &format!("pousse.v1{spaces}x")), &[400]),
-        (field("Extensions", &format!("a{spaces}b")), &[101]),
-        (field("Extensions", &format!("a;{spaces}b={spaces}")), &[101]),
-        (field("Extensions", &format!("a;b=\"{spaces}")), &[101]),
+        (field("Protocol", &format!("a{spaces}b")), 400),
+        (field("Protocol", &format!("a,{spaces},b")), 400),
+        (field("Protocol", &format!("pousse.v1{spaces}x")), 400),
+        (field("Extensions", &format!("a{spaces}b")), 101),
+        (field("Extensions", &format!("a;{spaces}b={spaces}")), 101),
+        (field("Extensions", &format!("a;b=\"{spaces}")), 101),
         // CVE-2020-7662: a quoted string that does not end.
-        (field("Extensions", &format!("a;b=\"{}", "\\c".repeat(1500))), &[101]),
+        (field("Extensions", &format!("a;b=\"{}", "\\c".repeat(1500))), 101),
         // npm advisory 550: names that every object has.
-        (field("Extensions", "constructor"), &[101]),
-        (field("Extensions", "__proto__; hasOwnProperty=toString"), &[101]),
-        (field("Protocol", "constructor"), &[400]),
-        (field("Protocol", "__proto__, pousse.v1"), &[101]),
-        (field("Protocol", ""), &[101, 400]),
-        (field("Protocol", ",,,,"), &[101, 400]),
-        (field("Protocol", &many("a")), &[400]),
-        (field("Protocol", &many("pousse.v1")), &[101, 400]),
-        (field("Protocol", "pousse.v1\u{0}"), &[400]),
-        (field("Protocol", "POUSSE.V1"), &[400]),
-        (field("Protocol", "pousse.v1; x=\r\n y"), &[400]),
-        (field("Extensions", &many("permessage-deflate")), &[101]),
-        (field("Extensions", &many("permessage-deflate; client_max_window_bits=8")), &[101]),
-        (field("Extensions", "permessage-deflate; client_max_window_bits=999999999999"), &[101]),
-        (field("Extensions", "permessage-deflate; server_max_window_bits=-1"), &[101]),
-        (field("Extensions", "permessage-deflate; a; a; a"), &[101]),
-        (field("Extensions", ";;;==,,,\"\""), &[101]),
-        (field("Extensions", "\u{e9}\u{1f600}"), &[101, 400]),
+        (field("Extensions", "constructor"), 101),
+        (field("Extensions", "__proto__; hasOwnProperty=toString"), 101),
+        (field("Protocol", "constructor"), 400),
+        (field("Protocol", "__proto__, pousse.v1"), 101),
+        (field("Protocol", ""), 101),
+        (field("Protocol", ",,,,"), 101),
+        (field("Protocol", &many("a")), 400),
+        (field("Protocol", &many("pousse.v1")), 101),
+        (field("Protocol", "pousse.v1\u{0}"), 400),
+        (field("Protocol", "POUSSE.V1"), 400),
+        (field("Protocol", "pousse.v1; x=\r\n y"), 400),
+        (field("Extensions", &many("permessage-deflate")), 101),
+        (field("Extensions", &many("permessage-deflate; client_max_window_bits=8")), 101),
+        (field("Extensions", "permessage-deflate; client_max_window_bits=999999999999"), 101),
+        (field("Extensions", "permessage-deflate; server_max_window_bits=-1"), 101),
+        (field("Extensions", "permessage-deflate; a; a; a"), 101),
+        (field("Extensions", ";;;==,,,\"\""), 101),
+        (field("Extensions", "\u{e9}\u{1f600}"), 101),
         // Twice the same.
-        (key.into(), &[400]),
-        (field("Version", "13"), &[101, 400, 426]),
-        (field("Version", "13, 8, 7"), &[400, 426]),
-        (field("Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), &[101, 400]),
-        ("Upgrade: h2c\r\n".into(), &[101, 400, 426]),
-        ("Connection: close\r\n".into(), &[101, 400]),
-        ("Connection: Upgrade, Upgrade, keep-alive\r\n".into(), &[101]),
-        ("Content-Length: 0\r\n".into(), &[101]),
-        ("Content-Length: 6\r\n".into(), &[400]),
-        ("Transfer-Encoding: chunked\r\n".into(), &[400, 411]),
+        (key.into(), 400),
+        (field("Version", "13"), 400),
+        (field("Version", "13, 8, 7"), 400),
+        (field("Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), 101),
+        ("Upgrade: h2c\r\n".into(), 101),
+        ("Connection: close\r\n".into(), 101),
+        ("Connection: Upgrade, Upgrade, keep-alive\r\n".into(), 101),
+        ("Content-Length: 0\r\n".into(), 101),
+        ("Content-Length: 6\r\n".into(), 400),
+        ("Transfer-Encoding: chunked\r\n".into(), 411),
         // CVE-2024-37890: more fields than are looked at, and one of the first is dropped.
-        ("X: y\r\n".repeat(100), &[431]),
-        ("X: y\r\n".repeat(57), &[101]),
+        ("X: y\r\n".repeat(100), 431),
+        ("X: y\r\n".repeat(57), 101),
     ];
     target.withstands("stuffed opening handshakes", |target| {
         let before = now();
@@ -306,7 +306,7 @@ fn an_opening_handshake_stuffed_with_anything_is_answered_at_once() {
                 peer.says(opening("/websocket", fields) + "\u{81}\u{80}\0\0\0\0");
                 let status = peer.answer().status;
                 let shown = fields.get(..fields.len().min(100)).unwrap_or_default();
-                assert!(expected.contains(&status), "{shown:?}: {status}");
+                assert_eq!(status, *expected, "{shown:?}");
             }
         }
     });

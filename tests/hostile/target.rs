@@ -23,7 +23,8 @@ use crate::support::websocket::Incoming;
 use crate::support::{Door, Server, now};
 
 /// How much more heap a process may have after an attack than before, unless a test says more.
-/// The allocator keeps some of what was freed: pieces of pages, and up to 128 KiB at its end.
+/// The allocator keeps some of what was freed: pieces of pages, and up to 128 KiB at its end (it is
+/// told to give back more than that, see `Server::start`).
 const MARGIN: u64 = 2 << 20;
 
 /// Floods are alone on the machine as far as this program is concerned: they measure how long an
@@ -35,7 +36,7 @@ pub(crate) struct Target {
     server: Server,
     pub(crate) door: Door,
     /// A WebSocket that is open all the time.
-    witness: Peer,
+    witness: Option<Peer>,
     /// What the witness was told so far.
     told: u32,
     base: Usage,
@@ -65,10 +66,19 @@ impl Target {
         Self::of(Server::start_with_descriptors(descriptors, &[&SHORT, flags].concat()))
     }
 
+    /// The same for short limits on pings, which a witness that is not looked at would not answer:
+    /// here it is there only while the questions are asked.
+    pub(crate) fn start_without_witness(flags: &[&str]) -> Self {
+        Self::watched(Server::start(&[&SHORT, flags].concat()), false)
+    }
+
     fn of(server: Server) -> Self {
+        Self::watched(server, true)
+    }
+
+    fn watched(server: Server, has_witness: bool) -> Self {
         let door = server.doors()[0].clone();
-        let mut witness = Peer::opens(&door, "/websocket?topic=innocent", "");
-        witness.pings(b"here");
+        let witness = has_witness.then(|| Peer::opens(&door, "/websocket?topic=innocent", ""));
         let base = Usage { descriptors: 0, heap_bytes: 0 };
         let mut target = Self { server, door, witness, told: 0, base, margin: MARGIN };
         // What is set up once is set up now.
@@ -76,6 +86,8 @@ impl Target {
         for _ in 0..20 {
             target.serves();
         }
+        target
+            .until("the first are gone", |target| target.descriptors() <= target.base.descriptors);
         target.base = target.usage();
         target
     }
@@ -113,6 +125,11 @@ impl Target {
             assert!(now() < end, "no counters are logged");
             self.server.waits(ms(5));
         }
+    }
+
+    /// Has it read its settings again.
+    pub(crate) fn reloads(&self) {
+        self.server.signal(rustix::process::Signal::HUP);
     }
 
     /// An attack, and then the questions.
@@ -156,7 +173,7 @@ impl Target {
     fn is_well(&mut self) {
         assert!(self.server.is_running(), "the process has ended:\n{}", tail(&self.log()));
         let log = self.log();
-        assert!(!log.to_lowercase().contains("panic"), "{}", tail(&log));
+        assert!(!log.contains("event=panic") && !log.contains("panicked"), "{}", tail(&log));
         self.serves();
         self.is_back_to_base();
     }
@@ -166,11 +183,13 @@ impl Target {
     fn serves(&mut self) {
         self.told += 1;
         let text = format!("message {}", self.told);
-        self.witness.pings(b"still there?");
+        if let Some(witness) = &mut self.witness {
+            witness.pings(b"still there?");
+        }
         let mut fresh = Peer::opens(&self.door, "/websocket?topic=innocent", "");
         let answer = self.asks(posting("/api/messages?topic=innocent", "", text.as_bytes()));
         assert_eq!(answer.status, 201, "{answer}");
-        for reader in [&mut self.witness, &mut fresh] {
+        for reader in self.witness.iter_mut().chain([&mut fresh]) {
             loop {
                 match reader.hears() {
                     Incoming::Text(told) if told == text => break,
@@ -230,6 +249,11 @@ impl Target {
         self.usage().descriptors
     }
 
+    /// Every open descriptor: its number and flags.
+    pub(crate) fn descriptor_flags(&self) -> Vec<(u32, u32)> {
+        descriptor_flags(&self.server.pid().to_string())
+    }
+
     fn usage(&self) -> Usage {
         let pid = self.server.pid();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -277,6 +301,19 @@ impl Flood {
     pub(crate) fn goes_on(&self) -> bool {
         now() < self.until
     }
+}
+
+/// The number and flags of each descriptor of a process (proc_pid_fdinfo(5)).
+pub(crate) fn descriptor_flags(pid: &str) -> Vec<(u32, u32)> {
+    let all = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
+    let of = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let number = path.file_name()?.to_str()?.parse().ok()?;
+        let info = fs::read_to_string(path).ok()?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+        Some((number, u32::from_str_radix(flags.trim(), 8).ok()?))
+    };
+    all.filter_map(of).collect()
 }
 
 /// The last lines of a log.

@@ -97,6 +97,12 @@ impl Server {
     }
 
     fn try_start_by(mut command: Command, flags: &[&str]) -> Result<Server, (ExitStatus, String)> {
+        // Nothing of the tester's own settings, but coverage counters must find their file.
+        command.env_clear();
+        command.envs(std::env::vars_os().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
+        // glibc keeps freed pieces of the size of the largest that was ever freed, unless one of
+        // its thresholds is set (mallopt(3)). Memory that is freed is to be seen as free.
+        command.env("MALLOC_TRIM_THRESHOLD_", "131072");
         let listeners = flags.iter().filter(|flag| flag.starts_with("--listen")).count();
         if listeners == 0 {
             command.args(["--listen", "127.0.0.1:0"]);
@@ -327,14 +333,27 @@ impl Wire {
         }
     }
 
-    /// Sends what the other end takes right now, and no more; how many bytes that was.
+    /// Takes one byte, if one has come; whether one has.
+    #[allow(dead_code, reason = "for hostile.rs")]
+    pub(crate) fn fill_one(&mut self) -> bool {
+        let mut byte = [0];
+        let soon = Some(Duration::from_millis(1));
+        on_stream!(&self.stream, s => s.set_read_timeout(soon).expect("it is not zero"));
+        let count = on_stream!(&mut self.stream, s => s.read(&mut byte));
+        self.unread.extend(&byte[..count.unwrap_or(0)]);
+        !self.unread.is_empty()
+    }
+
+    /// Sends what the other end takes, and waits no more than a moment for it to take some; how
+    /// many bytes that was.
     #[allow(dead_code, reason = "for hostile.rs")]
     pub(crate) fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let nonblocking =
-            |on| on_stream!(&self.stream, s => s.set_nonblocking(on).expect("it is a socket"));
-        nonblocking(true);
+        let patience = |time| {
+            on_stream!(&self.stream, s => s.set_write_timeout(Some(time)).expect("it is not zero"));
+        };
+        patience(Duration::from_millis(5));
         let sent = on_stream!(&self.stream, s => { let mut s = s; s.write(bytes) });
-        nonblocking(false);
+        patience(PATIENCE);
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             sent => sent,

@@ -121,7 +121,7 @@ fn hup_reads_the_certificate_again_and_drops_nobody() {
         write("reload", &daemon.pair);
         std::fs::write(&daemon.files[at], text).unwrap();
         daemon.signal(Signal::HUP);
-        let line = daemon.line_with("event=reload");
+        let line = daemon.line_with("what=certificate");
         assert!(line.contains("event=reload_failed what=certificate error="), "{line}");
         assert!(
             line.contains(words) && line.contains(daemon.files[at].to_str().unwrap()),
@@ -133,7 +133,7 @@ fn hup_reads_the_certificate_again_and_drops_nobody() {
 
     write("reload", &new);
     daemon.signal(Signal::HUP);
-    assert!(daemon.line_with("event=reload").contains("event=reload what=certificate"));
+    assert!(daemon.line_with("what=certificate").contains("event=reload what=certificate"));
     let fresh = client(new.trusted(&VERSIONS, &[]), daemon.address);
     assert_eq!(shown(&fresh), &*new.der());
     is_alive(&mut socket, &mut rests);
