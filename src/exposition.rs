@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) topics: usize,
     pub(crate) is_draining: bool,
     pub(crate) uptime_s: f64,
+    /// When the certificate ends, in Unix time; `None`: there is none.
+    pub(crate) certificate_until_s: Option<u64>,
     pub(crate) process: Process,
 }
 
@@ -40,7 +42,7 @@ pub(crate) fn text(counters: &Counters, state: &State) -> String {
     put_connections(&mut text, counters);
     put_messages(&mut text, counters);
     put_loop(&mut text, counters);
-    // Here is the place for what TLS counts.
+    put_tls(&mut text, counters, state.certificate_until_s);
     put_process(&mut text, &state.process);
     text.out
 }
@@ -126,6 +128,14 @@ fn put_loop(text: &mut Text, counters: &Counters) {
     let help = "Calls of the handler, or steps for one client, over the limit slow-handler.";
     text.counter("pousse_slow_handlers_total", help, counters.slow_handlers);
     text.counter("pousse_panics_total", "Handlers that panicked.", counters.panics);
+}
+
+fn put_tls(text: &mut Text, counters: &Counters, until_s: Option<u64>) {
+    text.counter("pousse_tls_handshakes_total", "TLS handshakes done.", counters.tls_handshakes);
+    let help = "TLS connections that failed, in the handshake or later.";
+    text.counter("pousse_tls_failures_total", help, counters.tls_failures);
+    let help = "When the certificate ends, in Unix time; 0 if there is none.";
+    text.gauge("pousse_tls_certificate_not_after_seconds", help, until_s.unwrap_or(0));
 }
 
 /// Under the names that every Prometheus client library gives them.

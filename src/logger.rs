@@ -8,12 +8,12 @@
 //! ```text
 //! 2026-11-23T06:18:54Z info event=log_dropped lines=12
 //! 2026-11-23T06:18:54Z info event=closed client=3-1 peer=127.0.0.1:4242 reason=stall
-//! 2026-11-23T06:18:55Z warn event=log_suppressed of=refused lines=4711
+//! 2026-11-23T06:18:55Z warn event=log_suppressed of=refused level=info lines=4711
 //! ```
 //!
-//! Of one event at most [`LINES_MAX`] lines leave in a second, so that a flood of one kind hides
-//! no other and fills no disk. The rest are counted, and told of before the first line of a later
-//! second, or when the log is flushed.
+//! Of one event at most [`LINES_MAX`] lines of one level leave in a second, so that a flood of one
+//! kind hides no other and fills no disk. The rest are counted, and told of before the first line
+//! of a later second, or when the log is flushed.
 //!
 //! Nothing here rotates, colours or buffers: that is the work of what reads standard error.
 
@@ -57,11 +57,15 @@ struct Rates {
 
 struct Rate {
     event: String,
+    level: Level,
     lines: u32,
     suppressed: u64,
 }
 
-/// Lines of one event in one second.
+/// An event, a level, and how many lines of them were suppressed.
+type News = (String, Level, u64);
+
+/// Lines of one event and level in one second.
 const LINES_MAX: u32 = 100;
 
 /// Events that are counted apart. There are fewer; what is above counts as one.
@@ -72,8 +76,9 @@ const OTHER: &str = "other";
 
 impl Rates {
     /// Whether one more line of this event may leave in this second.
-    fn allows(&mut self, event: &str) -> bool {
-        let at = self.events.iter().position(|rate| rate.event == event);
+    fn allows(&mut self, event: &str, level: Level) -> bool {
+        let is_it = |rate: &Rate| rate.event == event && rate.level == level;
+        let at = self.events.iter().position(is_it);
         let at = at.or_else(|| match self.events.len() < EVENTS_MAX {
             true => Some(self.events.len()),
             false => self.events.iter().position(|rate| rate.event == OTHER),
@@ -81,7 +86,7 @@ impl Rates {
         let at = at.unwrap_or(self.events.len());
         if at == self.events.len() {
             let event = if at < EVENTS_MAX { event } else { OTHER };
-            self.events.push(Rate { event: event.to_owned(), lines: 0, suppressed: 0 });
+            self.events.push(Rate { event: event.to_owned(), level, lines: 0, suppressed: 0 });
         }
         let Some(rate) = self.events.get_mut(at) else { return true };
         let is_allowed = rate.lines < LINES_MAX;
@@ -93,7 +98,7 @@ impl Rates {
     }
 
     /// In another second than the last time: what was suppressed until then.
-    fn begin(&mut self, second: u64) -> Vec<(String, u64)> {
+    fn begin(&mut self, second: u64) -> Vec<News> {
         if self.second == second {
             return Vec::new();
         }
@@ -103,9 +108,11 @@ impl Rates {
     }
 
     /// What was suppressed since the last time.
-    fn news(&mut self) -> Vec<(String, u64)> {
+    fn news(&mut self) -> Vec<News> {
         let events = self.events.iter_mut().filter(|rate| rate.suppressed > 0);
-        events.map(|rate| (rate.event.clone(), std::mem::take(&mut rate.suppressed))).collect()
+        events
+            .map(|rate| (rate.event.clone(), rate.level, std::mem::take(&mut rate.suppressed)))
+            .collect()
     }
 }
 
@@ -143,17 +150,18 @@ impl<Out: AsFd> Logger<Out> {
         // Nobody is waited for, another thread that logs neither: then the line just leaves.
         if let Ok(mut rates) = self.rates.try_lock() {
             self.tell_news(now, rates.begin(now));
-            if !rates.allows(event_of(message)) {
+            if !rates.allows(event_of(message), level) {
                 return;
             }
         }
         self.write(&line(now, level, &message));
     }
 
-    fn tell_news(&self, now: u64, news: Vec<(String, u64)>) {
-        for (event, lines) in news {
-            let message = format_args!("event=log_suppressed of={event} lines={lines}");
-            self.write(&line(now, Level::Warn, &message));
+    fn tell_news(&self, now: u64, news: Vec<News>) {
+        for (event, level, lines) in news {
+            let level = level.as_str().to_ascii_lowercase();
+            let text = format_args!("event=log_suppressed of={event} level={level} lines={lines}");
+            self.write(&line(now, Level::Warn, &text));
         }
     }
 
@@ -329,6 +337,7 @@ mod tests {
                 logger.tell(second, Level::Info, &format!("event=closed client={number}-1"));
             }
             logger.tell(second, Level::Info, "event=opened client=9-9");
+            logger.tell(second, Level::Warn, "event=closed client=9-9");
         }
         logger.flush();
         logger.flush();
@@ -336,12 +345,14 @@ mod tests {
         let lines = written(reader, logger);
         assert_eq!(lines.iter().filter(|line| line.starts_with("info event=closed ")).count(), 200);
         assert_eq!(lines[100], "info event=opened client=9-9", "a flood hides no other event");
-        assert_eq!(lines[101], "warn event=log_suppressed of=closed lines=50");
+        assert_eq!(lines[101], "warn event=closed client=9-9", "nor itself at another level");
+        assert_eq!(lines[102], "warn event=log_suppressed of=closed level=info lines=50");
         assert_eq!(
-            lines[202..],
+            lines[203..],
             [
                 "info event=opened client=9-9",
-                "warn event=log_suppressed of=closed lines=50",
+                "warn event=closed client=9-9",
+                "warn event=log_suppressed of=closed level=info lines=50",
                 "warn event=full",
             ]
         );
@@ -351,12 +362,13 @@ mod tests {
     fn events_that_are_counted_apart_are_bounded_in_number() {
         let mut rates = Rates::default();
         for number in 0..10_000 {
-            rates.allows(&format!("made_up_{number}"));
+            rates.allows(&format!("made_up_{number}"), Level::Info);
         }
         assert_eq!(rates.events.len(), EVENTS_MAX + 1);
         let kept = u64::from(LINES_MAX) + EVENTS_MAX as u64;
-        assert_eq!(rates.news(), [(OTHER.to_owned(), 10_000 - kept)]);
-        assert!(rates.allows("made_up_3") && !rates.allows("made_up_77"));
+        assert_eq!(rates.news(), [(OTHER.to_owned(), Level::Info, 10_000 - kept)]);
+        assert!(rates.allows("made_up_3", Level::Info));
+        assert!(!rates.allows("made_up_77", Level::Info));
         assert_eq!(event_of("event=closed client=3-1"), "closed");
         assert_eq!(event_of("event=ended"), "ended");
         assert_eq!(event_of("buffer is full"), OTHER);

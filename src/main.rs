@@ -201,8 +201,8 @@ fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> 
         "event=limits max-clients={max_clients} memory-at-worst={mib}MiB hint=\"{}\"",
         "were every client at every limit; docs/limits.md says how it adds up"
     );
-    words::advise(&server.addresses(), root.as_deref());
 
+    words::advise(&server.addresses(), root.as_deref());
     if let Some(pause) = systemd::heartbeat() {
         server.context().wake_after(pause, HEARTBEAT);
     }

@@ -20,6 +20,7 @@ use crate::metrics::Reason;
 use crate::process::Process;
 use crate::response::{Response, put_number, rfc3339};
 use crate::tick::Tick;
+use crate::tls::Tls;
 use crate::topic::Topic;
 
 impl Hub {
@@ -57,6 +58,7 @@ impl Hub {
             topics: self.log.topics(),
             is_draining: self.drain.is_some(),
             uptime_s: self.turn.now.since_start().as_secs_f64(),
+            certificate_until_s: self.tls.as_ref().and_then(Tls::not_after),
             process: Process::read(),
         };
         exposition::text(&self.turn.counters, &state)
