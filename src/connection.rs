@@ -319,7 +319,7 @@ impl Connection {
         self.ending_is(CloseCode::Abnormal, "", why);
         self.stage = Stage::Done;
         self.until = Tick::NEVER;
-        self.out.forget_deadline();
+        self.out = Outgoing::default();
         self.kept = None;
     }
 
