@@ -10,7 +10,7 @@
 //! `http_heads_refused`, `http_targets`, `http_host`, `http_origin`, `ws_violations`,
 //! `ws_opening_refused` … in `tests/scripts/`. The edges of each limit are `tests/limits.rs`,
 //! readers that are slow `tests/slow_reader.rs`, the loop's fairness from inside
-//! `tests/fairness.rs`. TLS is `tests/tls.rs`.
+//! `tests/fairness.rs`, what TLS has to hold `tests/tls.rs`.
 
 #![cfg(all(feature = "daemon", target_os = "linux"))]
 #![allow(
@@ -48,3 +48,6 @@ mod smuggling;
 mod support;
 #[path = "hostile/target.rs"]
 mod target;
+#[cfg(feature = "tls")]
+#[path = "hostile/tls.rs"]
+mod tls;

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use crate::bystander::Bystander;
 use crate::peer::{PATIENCE, Peer, ms, posting};
+#[cfg(feature = "tls")]
+use crate::support::certificate::Pair;
 use crate::support::websocket::Incoming;
 use crate::support::{Door, Server, now};
 
@@ -69,15 +71,36 @@ impl Target {
     /// The same for short limits on pings, which a witness that is not looked at would not answer:
     /// here it is there only while the questions are asked.
     pub(crate) fn start_without_witness(flags: &[&str]) -> Self {
-        Self::watched(Server::start(&[&SHORT, flags].concat()), false)
+        let server = Server::start(&[&SHORT, flags].concat());
+        let door = server.doors()[0].clone();
+        Self::watched(server, door, false)
+    }
+
+    /// The same with a certificate: whoever speaks with its door speaks TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn start_secure(pair: &Pair, flags: &[&str]) -> Self {
+        Self::secure(pair, flags, true)
+    }
+
+    /// The same without a witness, as [`start_without_witness`](Self::start_without_witness).
+    #[cfg(feature = "tls")]
+    pub(crate) fn start_secure_without_witness(pair: &Pair, flags: &[&str]) -> Self {
+        Self::secure(pair, flags, false)
+    }
+
+    #[cfg(feature = "tls")]
+    fn secure(pair: &Pair, flags: &[&str], has_witness: bool) -> Self {
+        let server = Server::start(&[&SHORT, &pair.flags()[..], flags].concat());
+        let Door::Tcp(address) = server.doors()[0] else { panic!("it listens on TCP") };
+        Self::watched(server, Door::Tls(address, pair.trust.clone()), has_witness)
     }
 
     fn of(server: Server) -> Self {
-        Self::watched(server, true)
+        let door = server.doors()[0].clone();
+        Self::watched(server, door, true)
     }
 
-    fn watched(server: Server, has_witness: bool) -> Self {
-        let door = server.doors()[0].clone();
+    fn watched(server: Server, door: Door, has_witness: bool) -> Self {
         let witness = has_witness.then(|| Peer::opens(&door, "/websocket?topic=innocent", ""));
         let base = Usage { descriptors: 0, heap_bytes: 0 };
         let mut target = Self { server, door, witness, told: 0, base, margin: MARGIN };
@@ -95,7 +118,7 @@ impl Target {
     pub(crate) fn address(&self) -> SocketAddr {
         match &self.door {
             Door::Tcp(address) => *address,
-            Door::Unix(_) => panic!("it listens on TCP"),
+            _ => panic!("it listens on plain TCP"),
         }
     }
 

@@ -3,11 +3,14 @@
 //!
 //! [`Server`] starts the program that cargo built and ends it when dropped. [`Wire`] is a socket
 //! whose every wait is bounded. [`http`] reads answers, [`websocket`] writes and reads frames,
-//! [`event_stream`] reads blocks.
+//! [`event_stream`] reads blocks. [`certificate`] makes one and trusts it: a wire to a
+//! [`Door::Tls`] speaks TLS.
 //! Nothing here shares code with the server, so that both cannot be wrong in the same way.
 //!
 //! A test that uses this needs `#![cfg(feature = "daemon")]`: there is no program without it.
 
+#[cfg(feature = "tls")]
+pub(crate) mod certificate;
 pub(crate) mod event_stream;
 pub(crate) mod http;
 pub(crate) mod websocket;
@@ -46,6 +49,10 @@ pub(crate) struct Server {
 pub(crate) enum Door {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    /// TCP with TLS, for those who trust its certificate.
+    #[cfg(feature = "tls")]
+    #[allow(dead_code, reason = "for hostile.rs and systemd.rs")]
+    Tls(SocketAddr, Arc<rustls::ClientConfig>),
 }
 
 /// What the program has written to its standard error so far.
@@ -154,7 +161,7 @@ impl Server {
     pub(crate) fn authority(&self) -> String {
         let tcp = self.doors.iter().find_map(|door| match door {
             Door::Tcp(address) => Some(address.to_string()),
-            Door::Unix(_) => None,
+            _ => None,
         });
         tcp.unwrap_or_else(|| "localhost".into())
     }
@@ -277,6 +284,8 @@ pub(crate) struct Wire {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
 }
 
 /// What a bounded wait brought.
@@ -290,27 +299,53 @@ pub(crate) enum Came {
     Nothing,
 }
 
+/// The bytes as the peer means them.
 macro_rules! on_stream {
     ($stream:expr, $name:ident => $call:expr) => {
         match $stream {
             Stream::Tcp($name) => $call,
             Stream::Unix($name) => $call,
+            #[cfg(feature = "tls")]
+            Stream::Tls($name) => $call,
+        }
+    };
+}
+
+/// The socket below.
+macro_rules! on_socket {
+    ($stream:expr, $name:ident => $call:expr) => {
+        match $stream {
+            Stream::Tcp($name) => $call,
+            Stream::Unix($name) => $call,
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => {
+                let $name = &tls.sock;
+                $call
+            }
         }
     };
 }
 
 impl Wire {
-    /// Connects.
+    /// Connects. What TLS needs before is said with the first bytes.
     pub(crate) fn connect(door: &Door) -> Wire {
-        let stream = match door {
-            Door::Tcp(address) => TcpStream::connect_timeout(address, PATIENCE).map(|stream| {
-                stream.set_nodelay(true).expect("an open TCP socket takes this option");
-                Stream::Tcp(stream)
-            }),
-            Door::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+        let tcp = |address| {
+            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
+            stream.set_nodelay(true).expect("an open TCP socket takes this option");
+            Ok(stream)
         };
+        let stream = match door {
+            Door::Tcp(address) => tcp(address).map(Stream::Tcp),
+            Door::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+            #[cfg(feature = "tls")]
+            Door::Tls(address, trust) => {
+                tcp(address).map(|stream| Stream::Tls(certificate::client(trust, stream)))
+            }
+        };
+        let stream: io::Result<Stream> = stream;
         let stream = stream.unwrap_or_else(|error| panic!("cannot connect to {door:?}: {error}"));
-        on_stream!(&stream, s => s.set_write_timeout(Some(PATIENCE)).expect("it is not zero"));
+        on_socket!(&stream, s => s.set_write_timeout(Some(PATIENCE)).expect("it is not zero"));
+        on_socket!(&stream, s => s.set_read_timeout(Some(PATIENCE)).expect("it is not zero"));
         Wire { stream, unread: Vec::new(), ended: false }
     }
 
@@ -321,16 +356,14 @@ impl Wire {
 
     /// Says that nothing more will be sent; what comes can still be read.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
-        on_stream!(&self.stream, s => s.shutdown(Shutdown::Write))
+        on_socket!(&self.stream, s => s.shutdown(Shutdown::Write))
     }
 
     /// Ends it by a reset (`SO_LINGER` of 0): what is on its way is thrown away at both ends.
     #[allow(dead_code, reason = "for hostile.rs")]
     pub(crate) fn reset(self) {
-        if let Stream::Tcp(stream) = &self.stream {
-            rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))
-                .expect("an open TCP socket takes this option");
-        }
+        on_socket!(&self.stream, s => rustix::net::sockopt::set_socket_linger(s, Some(Duration::ZERO))
+            .expect("an open socket takes this option"));
     }
 
     /// Takes one byte, if one has come; whether one has.
@@ -338,7 +371,7 @@ impl Wire {
     pub(crate) fn fill_one(&mut self) -> bool {
         let mut byte = [0];
         let soon = Some(Duration::from_millis(1));
-        on_stream!(&self.stream, s => s.set_read_timeout(soon).expect("it is not zero"));
+        on_socket!(&self.stream, s => s.set_read_timeout(soon).expect("it is not zero"));
         let count = on_stream!(&mut self.stream, s => s.read(&mut byte));
         self.unread.extend(&byte[..count.unwrap_or(0)]);
         !self.unread.is_empty()
@@ -348,12 +381,12 @@ impl Wire {
     /// many bytes that was.
     #[allow(dead_code, reason = "for hostile.rs")]
     pub(crate) fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let patience = |time| {
-            on_stream!(&self.stream, s => s.set_write_timeout(Some(time)).expect("it is not zero"));
+        let patience = |wire: &Self, time| {
+            on_socket!(&wire.stream, s => s.set_write_timeout(Some(time)).expect("it is not zero"));
         };
-        patience(Duration::from_millis(5));
-        let sent = on_stream!(&self.stream, s => { let mut s = s; s.write(bytes) });
-        patience(PATIENCE);
+        patience(self, Duration::from_millis(5));
+        let sent = on_stream!(&mut self.stream, s => s.write(bytes));
+        patience(self, PATIENCE);
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             sent => sent,
@@ -367,7 +400,7 @@ impl Wire {
         }
         // A time-out of zero would mean none at all.
         let left = deadline.saturating_duration_since(now()).max(Duration::from_millis(1));
-        on_stream!(&self.stream, s => s.set_read_timeout(Some(left)).expect("it is not zero"));
+        on_socket!(&self.stream, s => s.set_read_timeout(Some(left)).expect("it is not zero"));
         let mut chunk = [0; 16 * 1024];
         match on_stream!(&mut self.stream, s => s.read(&mut chunk)) {
             Ok(0) => self.ended = true,

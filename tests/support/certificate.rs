@@ -1,0 +1,66 @@
+//! A certificate for `localhost` that signs itself, in files, and clients that trust it and no
+//! other.
+
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+/// See the head of this file.
+pub(crate) struct Pair {
+    /// The certificate and its key.
+    files: [String; 2],
+    pub(crate) trust: Arc<ClientConfig>,
+}
+
+impl Pair {
+    /// Makes one. `name` names its files, and has to be another for each test.
+    pub(crate) fn new(name: &str) -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let files = ["cert", "key"].map(|kind| folder.join(format!("{name}-{kind}.pem")));
+        std::fs::write(&files[0], made.cert.pem()).unwrap();
+        std::fs::write(&files[1], made.signing_key.serialize_pem()).unwrap();
+        let trust = trust(&files[0]);
+        Self { files: files.map(|path| path.to_str().unwrap().into()), trust }
+    }
+
+    /// The flags that make the program serve with it.
+    pub(crate) fn flags(&self) -> [&str; 4] {
+        ["--tls-cert", &self.files[0], "--tls-key", &self.files[1]]
+    }
+
+    /// The first flight of a client, as bytes.
+    #[allow(dead_code, reason = "for hostile.rs")]
+    pub(crate) fn hello(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        connection(&self.trust).write_tls(&mut bytes).unwrap();
+        bytes
+    }
+}
+
+/// Trusts the certificate of this file.
+fn trust(file: &Path) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The client's side of one connection.
+pub(crate) fn connection(trust: &Arc<ClientConfig>) -> ClientConnection {
+    ClientConnection::new(trust.clone(), ServerName::try_from("localhost").unwrap()).unwrap()
+}
+
+/// The same over a socket.
+pub(crate) fn client(
+    trust: &Arc<ClientConfig>,
+    socket: TcpStream,
+) -> Box<StreamOwned<ClientConnection, TcpStream>> {
+    Box::new(StreamOwned::new(connection(trust), socket))
+}
