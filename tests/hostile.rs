@@ -22,6 +22,8 @@
 
 #[path = "hostile/bystander.rs"]
 mod bystander;
+#[path = "hostile/crowds.rs"]
+mod crowds;
 #[path = "hostile/descriptors.rs"]
 mod descriptors;
 #[path = "hostile/endings.rs"]

@@ -34,7 +34,6 @@ impl Pair {
     }
 
     /// The first flight of a client, as bytes.
-    #[allow(dead_code, reason = "for hostile.rs")]
     pub(crate) fn hello(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         connection(&self.trust).write_tls(&mut bytes).unwrap();

@@ -10,6 +10,7 @@
 //! A test that uses this needs `#![cfg(feature = "daemon")]`: there is no program without it.
 
 #[cfg(feature = "tls")]
+#[allow(dead_code, reason = "for hostile.rs and systemd.rs")]
 pub(crate) mod certificate;
 pub(crate) mod event_stream;
 pub(crate) mod http;
@@ -362,7 +363,8 @@ impl Wire {
     /// Ends it by a reset (`SO_LINGER` of 0): what is on its way is thrown away at both ends.
     #[allow(dead_code, reason = "for hostile.rs")]
     pub(crate) fn reset(self) {
-        on_socket!(&self.stream, s => rustix::net::sockopt::set_socket_linger(s, Some(Duration::ZERO))
+        use rustix::net::sockopt::set_socket_linger;
+        on_socket!(&self.stream, s => set_socket_linger(s, Some(Duration::ZERO))
             .expect("an open socket takes this option"));
     }
 
@@ -382,7 +384,7 @@ impl Wire {
     #[allow(dead_code, reason = "for hostile.rs")]
     pub(crate) fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let patience = |wire: &Self, time| {
-            on_socket!(&wire.stream, s => s.set_write_timeout(Some(time)).expect("it is not zero"));
+            on_socket!(&wire.stream, s => s.set_write_timeout(Some(time))).expect("it is not zero");
         };
         patience(self, Duration::from_millis(5));
         let sent = on_stream!(&mut self.stream, s => s.write(bytes));
