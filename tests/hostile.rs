@@ -53,3 +53,5 @@ mod target;
 #[cfg(feature = "tls")]
 #[path = "hostile/tls.rs"]
 mod tls;
+#[path = "hostile/words.rs"]
+mod words;

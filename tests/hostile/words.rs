@@ -1,0 +1,240 @@
+//! Each limit that ends or refuses something says so in the log, by its own word: an `event=refused`,
+//! `event=closed` or `event=full` with `reason=` and the name of the limit. Each is made small and
+//! gone over by one peer; what is answered and counted is `tests/limits.rs`.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::peer::{PATIENCE, Peer, ms, opening, posting};
+use crate::support::websocket::{PING, TEXT, frame};
+use crate::support::{Door, Server, now};
+
+/// A limit, the flags that make it small, and who goes over it: they stay until the log is read.
+struct Word(&'static str, &'static [&'static str], fn(&Server) -> Vec<Peer>);
+
+/// One of the events that tell of a limit.
+const EVENTS: [&str; 3] = [" event=refused ", " event=closed ", " event=full "];
+
+/// Limits that end nothing and refuse nothing.
+const SILENT: [&str; 17] = [
+    "history",
+    "history-bytes",
+    "history-age",
+    "history-total",
+    "wait-max",
+    "poll-bytes",
+    "ping",
+    "outbox-soft",
+    "ack-timeout",
+    "turn-read",
+    "turn-messages",
+    "turn-write",
+    "turn-accept",
+    "turn-handshakes",
+    "turn-readers",
+    "turn-time",
+    "slow-handler",
+];
+
+/// Limits that have no line of their own, and why.
+const LEFT_OUT: [(&str, &str); 3] = [
+    ("close-timeout", "the line says why the closing began, and `refused.close-timeout` counts"),
+    ("outbox", "a direct send is refused to the handler, or to the owner by 503"),
+    ("commands", "other threads of an embedder are told `RemoteError::Full`"),
+];
+
+fn door(server: &Server) -> &Door {
+    &server.doors()[0]
+}
+
+/// Whoever says this on a connection of their own, and stays.
+fn says(server: &Server, bytes: impl AsRef<[u8]>) -> Vec<Peer> {
+    let mut peer = Peer::connect(door(server));
+    peer.says(bytes);
+    vec![peer]
+}
+
+/// The same of a client that has opened a WebSocket.
+fn sends(server: &Server, bytes: impl AsRef<[u8]>) -> Vec<Peer> {
+    let mut peer = Peer::opens(door(server), "/websocket", "");
+    peer.says(bytes);
+    vec![peer]
+}
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+/// One has the only place, and another comes.
+fn crowds(server: &Server) -> Vec<Peer> {
+    let mut peers = says(server, get("/api/messages"));
+    assert_eq!(peers[0].answer().status, 200);
+    peers.extend(says(server, get("/api/messages")));
+    peers
+}
+
+fn crowds_the_owner(server: &Server) -> Vec<Peer> {
+    assert!(server.says(" control on http://"), "{}", server.stderr());
+    let log = server.stderr();
+    let (_, rest) = log.split_once(" control on http://").unwrap();
+    let owner = Door::Tcp(rest.lines().next().unwrap().parse().unwrap());
+    let mut first = Peer::connect(&owner);
+    first.says(get("/healthz"));
+    assert_eq!(first.answer().status, 200);
+    vec![first, Peer::connect(&owner)]
+}
+
+/// Asks for much again and again, and reads nothing.
+fn asks_and_does_not_read(server: &Server) -> Vec<Peer> {
+    let mut publisher = Peer::connect(door(server));
+    for _ in 0..4 {
+        publisher.says(posting("/api/messages", "", &[b'a'; 60_000]));
+        assert_eq!(publisher.answer().status, 201);
+    }
+    let mut peers = says(server, get("/api/messages").repeat(100));
+    peers.push(publisher);
+    peers
+}
+
+fn guesses(server: &Server) -> Vec<Peer> {
+    let guess = "GET /api/messages HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \
+                 guess-guess-guess\r\n\r\n";
+    says(server, guess.repeat(3))
+}
+
+fn names_one_topic_too_many(server: &Server) -> Vec<Peer> {
+    let mut peers = vec![Peer::opens(door(server), "/websocket?topic=one", "")];
+    peers.extend(says(server, posting("/api/messages?topic=two", "", b"x")));
+    peers
+}
+
+fn speaks_nonsense(server: &Server) -> Vec<Peer> {
+    let mut peer = Peer::opens_v1(door(server), "/websocket");
+    peer.says(frame(true, TEXT, b"nonsense").repeat(4));
+    vec![peer]
+}
+
+fn is_told_to_go(server: &Server) -> Vec<Peer> {
+    let peers = vec![Peer::opens(door(server), "/websocket", "")];
+    server.signal(rustix::process::Signal::TERM);
+    peers
+}
+
+/// A line for each way over each limit. On loopback the limits of one address hold if `max-per-ip`
+/// is given.
+const WORDS: &[Word] = &[
+    Word("max-topics", &["--max-topics", "1"], names_one_topic_too_many),
+    Word("max-clients", &["--max-clients", "1"], crowds),
+    Word("max-per-ip", &["--max-per-ip", "1"], crowds),
+    Word("max-new-per-ip", &["--max-per-ip", "100", "--limit", "max-new-per-ip=1"], crowds),
+    Word(
+        "auth-failures",
+        &["--max-per-ip", "100", "--limit", "auth-failures=1", "--subscribe", "token"],
+        guesses,
+    ),
+    Word("openings", &["--limit", "openings=1"], |server| {
+        (0..2).map(|_| Peer::connect(door(server))).collect()
+    }),
+    Word("memory", &["--limit", "memory=20KiB"], |server| {
+        sends(server, &frame(true, TEXT, &[b'a'; 60_000])[..50_000])
+    }),
+    Word(
+        "control-clients",
+        &["--control", "127.0.0.1:0", "--limit", "control-clients=1"],
+        crowds_the_owner,
+    ),
+    Word("max-message", &["--max-message", "10"], |server| {
+        says(server, posting("/api/messages", "", &[b'a'; 11]))
+    }),
+    Word("max-message", &["--max-message", "10"], |server| {
+        sends(server, frame(true, TEXT, &[b'a'; 11]))
+    }),
+    Word("head-bytes", &["--limit", "head-bytes=100"], |server| {
+        says(server, format!("GET / HTTP/1.1\r\nHost: localhost\r\nA: {}", "a".repeat(100)))
+    }),
+    Word("headers", &["--limit", "headers=2"], |server| {
+        says(server, "GET / HTTP/1.1\r\nHost: localhost\r\nA: a\r\nB: b\r\n\r\n")
+    }),
+    Word("target-bytes", &["--limit", "target-bytes=10"], |server| {
+        says(server, get("/0123456789"))
+    }),
+    Word("head-timeout", &["--head-timeout", "100ms"], |server| says(server, "GET /")),
+    Word("head-timeout", &["--head-timeout", "100ms"], |server| says(server, "")),
+    Word("body-timeout", &["--limit", "body-timeout=100ms"], |server| {
+        let whole = posting("/api/messages", "", b"what is missing is the end");
+        says(server, &whole[..whole.len() - 7])
+    }),
+    Word("idle-timeout", &["--limit", "idle-timeout=100ms"], |server| {
+        says(server, get("/api/messages"))
+    }),
+    Word("requests", &["--limit", "requests=1"], |server| says(server, get("/api/messages"))),
+    Word("subscriptions", &["--limit", "subscriptions=1"], |server| {
+        says(server, get("/api/messages?topic=one&topic=two"))
+    }),
+    Word("subscriptions", &["--limit", "subscriptions=1"], |server| {
+        says(server, opening("/websocket?topic=one&topic=two", ""))
+    }),
+    Word("pong-timeout", &["--ping", "100ms", "--pong-timeout", "100ms"], |server| {
+        sends(server, "")
+    }),
+    Word("fragments", &["--limit", "fragments=2"], |server| {
+        sends(server, [frame(false, TEXT, b"a"), frame(false, 0, b"b").repeat(2)].concat())
+    }),
+    Word("message-timeout", &["--limit", "message-timeout=100ms"], |server| {
+        sends(server, frame(false, TEXT, b"a"))
+    }),
+    Word("wrong-commands", &["--limit", "wrong-commands=1"], speaks_nonsense),
+    Word("controls", &["--limit", "controls=2"], |server| {
+        sends(server, frame(true, PING, b"").repeat(4))
+    }),
+    Word("stall", &["--limit", "stall=200ms"], asks_and_does_not_read),
+    Word("drain", &["--drain", "5s"], is_told_to_go),
+];
+
+#[test]
+fn each_limit_that_ends_or_refuses_something_says_so_in_the_log_by_its_word() {
+    let tokens = concat!(env!("CARGO_TARGET_TMPDIR"), "/words-tokens");
+    std::fs::write(tokens, "alice alice-0123456789abcdef\n").unwrap();
+    std::fs::set_permissions(tokens, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut silent = Vec::new();
+    for Word(name, flags, attack) in WORDS {
+        // They stay, and the end is told when they are dropped.
+        let all = ["--log", "debug", "--limit", "close-timeout=100ms"];
+        let mut flags = [&all, *flags].concat();
+        if flags.contains(&"token") {
+            flags.extend(["--token-file", tokens]);
+        }
+        let server = Server::start(&flags);
+        let _peers = attack(&server);
+        let word = format!(" reason={name}");
+        let tells = |line: &str| {
+            let is_whole = |rest: &str| rest.is_empty() || rest.starts_with(' ');
+            EVENTS.iter().any(|event| line.contains(event))
+                && line.split_once(&word).is_some_and(|(_, rest)| is_whole(rest))
+        };
+        let end = now() + PATIENCE;
+        while !server.stderr().lines().any(tells) {
+            if now() >= end {
+                silent.push(format!("{name}:\n{}", server.stderr()));
+                break;
+            }
+            server.waits(ms(5));
+        }
+    }
+    assert!(silent.is_empty(), "the log has no word of {}", silent.join("\n\n"));
+}
+
+#[test]
+fn each_limit_has_its_line_here_or_a_reason_why_not() {
+    for limit in pousse::LIMITS {
+        let lists = [
+            WORDS.iter().any(|word| word.0 == limit.name),
+            SILENT.contains(&limit.name),
+            LEFT_OUT.iter().any(|(name, _)| *name == limit.name),
+        ];
+        assert_eq!(lists.iter().filter(|is_in| **is_in).count(), 1, "{}", limit.name);
+    }
+    let count = SILENT.len() + LEFT_OUT.len();
+    let mut named: Vec<&str> = WORDS.iter().map(|word| word.0).collect();
+    named.dedup();
+    assert_eq!(named.len() + count, pousse::LIMITS.len(), "each is a limit");
+}
