@@ -7,13 +7,15 @@
 mod support;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 use support::http::Answer;
-use support::{Came, Door, PATIENCE, Server, Wire, event_stream, now, skip};
+use support::{Came, Door, PATIENCE, Server, Wire, event_stream, now, skip, websocket};
 use tungstenite::client::ClientRequestBuilder;
 use tungstenite::{Message, WebSocket};
 
@@ -70,8 +72,8 @@ fn snippet(name: &str, ports: &[(&str, &str)]) -> String {
 impl Proxy {
     /// `command` is told where the server is and on which port to listen.
     fn start(ends_by: Signal, command: impl FnOnce(&str, u16) -> Command) -> Self {
-        let flags = ["--host", NAME, "--publish", "anyone", "--drain", "5s"];
-        let server = Server::start(&flags);
+        let snippets = ["--host", NAME, "--trust-proxy", "127.0.0.1/32", "--publish", "anyone"];
+        let server = Server::start(&[&snippets[..], &["--drain", "5s"]].concat());
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = command(&server.authority(), address.port());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -95,6 +97,27 @@ impl Proxy {
         let host = format!("Host: {NAME}:{}", self.address.port());
         wire.send(format!("{line}\r\n{host}\r\n{fields}\r\n{content}").as_bytes()).unwrap();
         wire
+    }
+
+    /// Opens a WebSocket from another address than the proxy's, with these fields besides; the
+    /// status of what comes, and the socket.
+    fn opens_from(&self, source: Ipv4Addr, fields: &str) -> (u16, TcpStream) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.connect(&self.address.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let port = self.address.port();
+        let asked = format!(
+            "GET /websocket HTTP/1.1\r\nHost: {NAME}:{port}\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n{fields}\
+             \r\n",
+            websocket::KEY
+        );
+        stream.write_all(asked.as_bytes()).unwrap();
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).unwrap();
+        (str::from_utf8(&line[9..]).unwrap().parse().unwrap(), stream)
     }
 
     fn gets(&self, target: &str, fields: &str) -> Answer {
@@ -177,6 +200,8 @@ fn everything_goes_through(mut proxy: Proxy) {
     assert_eq!(json(&answer)["messages"][0]["data"], "news");
     assert_eq!(socket.read().unwrap(), "news".into());
 
+    tells_who_the_client_is(&proxy);
+
     // What is too long is refused by pousse, in words.
     let refused = proxy.publishes(&"x".repeat(1 << 20));
     assert_eq!(refused.status, 413);
@@ -195,6 +220,29 @@ fn everything_goes_through(mut proxy: Proxy) {
     let answer = Answer::read(&mut waiter, false, now() + PATIENCE).unwrap();
     assert_eq!(json(&answer)["messages"], serde_json::json!([]));
     assert_eq!(proxy.server.wait().unwrap().code(), Some(0));
+}
+
+/// The client is the one who has connected to the proxy, whatever it claims. Each has an address of
+/// its own, so that the log tells them apart.
+fn tells_who_the_client_is(proxy: &Proxy) {
+    let clients = (2..).map(|last| Ipv4Addr::new(127, 0, 0, last));
+    for (client, claim) in clients.zip([
+        "",
+        "X-Forwarded-For: 203.0.113.9\r\n",
+        "X-Forwarded-For: 203.0.113.9, 127.0.0.1\r\nX-Real-IP: 203.0.113.9\r\n",
+        "Forwarded: for=203.0.113.9\r\n",
+        "Forwarded: for=203.0.113.9\r\nX-Forwarded-For: 203.0.113.9\r\n",
+    ]) {
+        let (status, _socket) = proxy.opens_from(client, claim);
+        // A proxy that hands Forwarded on lets two fields contradict each other: refused.
+        let told = match status {
+            400 if claim.starts_with("Forwarded") => "Forwarded tell different clients".into(),
+            _ => format!("peer={client}:"),
+        };
+        assert!(proxy.server.says(&told), "no {told} for {claim:?}:\n{}", proxy.server.stderr());
+        let log = proxy.server.stderr();
+        assert!(!log.contains("peer=203.0.113.9"), "{claim:?} is believed:\n{log}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Each limit that ends or refuses something says so in the log, by its own word: an `event=refused`,
-//! `event=closed` or `event=full` with `reason=` and the name of the limit. Each is made small and
-//! gone over by one peer; what is answered and counted is `tests/limits.rs`.
+//! Each limit that ends or refuses something says so in the log, by its own word: in a line of
+//! `event=refused`, `event=closed` or `event=full`, as `reason=`. Each is made small and gone over
+//! by one peer; what is answered and counted is `tests/limits.rs`.
 
 use std::os::unix::fs::PermissionsExt;
 
