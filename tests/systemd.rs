@@ -164,6 +164,18 @@ fn sockets_of_the_manager_are_listened_on_in_place_of_the_default() {
     std::fs::remove_file(file).unwrap();
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn a_socket_of_the_manager_speaks_tls_if_there_is_a_certificate() {
+    let (tcp, address) = tcp();
+    let pair = support::certificate::Pair::new("activated");
+    let mut command = activated(vec![tcp.into()], "$$", &pair.flags());
+    let server = Server::spawn(&mut command, 1).map_err(|it| it.1).unwrap();
+    let start = format!(" listening on https://{address}");
+    assert!(server.stderr().lines().next().unwrap().ends_with(&start), "{}", server.stderr());
+    assert_eq!(get(&Door::Tls(address, pair.trust)), 200);
+}
+
 #[test]
 fn addresses_that_are_given_are_listened_on_too() {
     let (tcp, address) = tcp();

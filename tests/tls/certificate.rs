@@ -1,6 +1,8 @@
 //! Certificates: which are refused and with what sentence, and how one is replaced.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use pousse::Tls;
@@ -151,4 +153,37 @@ fn what_an_idle_client_over_tls_costs_is_within_its_bound() {
     let each = (daemon.resident_bytes() - before) / CLIENTS;
     println!("an idle wss client: {each} bytes of resident memory");
     assert!(each <= 16 * 1024, "{each} bytes");
+}
+
+#[test]
+fn the_certificate_that_the_example_makes_is_served_with() {
+    // `make test` has built it, and cargo puts it beside the program.
+    let beside = Path::new(env!("CARGO_BIN_EXE_pousse")).parent().unwrap();
+    let example = beside.join("examples").join("tls_certificate");
+    if !example.is_file() {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--example", "tls_certificate", "--target-dir"]);
+        build.arg(beside.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if beside.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success());
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tls-example");
+    let _ = std::fs::remove_dir_all(&folder);
+    // Twice: what is there is replaced.
+    for _ in 0..2 {
+        let said = Command::new(&example).arg(&folder).output().unwrap();
+        let text = String::from_utf8(said.stdout).unwrap();
+        assert!(said.status.success() && text.starts_with("--tls-cert "), "{text}");
+        let files = [folder.join("cert.pem"), folder.join("key.pem")];
+        let mode = std::fs::metadata(&files[1]).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "a key is for its owner");
+        let pair = Pair {
+            certificate: std::fs::read_to_string(&files[0]).unwrap(),
+            key: std::fs::read_to_string(&files[1]).unwrap(),
+        };
+        let daemon = Daemon::start_with(pair, files, &[]);
+        assert!(daemon.serves());
+    }
 }

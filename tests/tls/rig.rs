@@ -145,6 +145,11 @@ impl Daemon {
     pub(crate) fn start(name: &str, flags: &[&str]) -> Self {
         let pair = Pair::new();
         let files = write(name, &pair);
+        Self::start_with(pair, files, flags)
+    }
+
+    /// The same with what is in these files.
+    pub(crate) fn start_with(pair: Pair, files: [PathBuf; 2], flags: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_pousse"))
             .env_clear()
             .args(["--listen", "127.0.0.1:0", "--tls-cert"])
