@@ -452,3 +452,19 @@ fn the_library_alone_needs_seven_crates_and_base64() {
         ["bytes", "data-encoding", "httparse", "log", "mio", "slab", "socket2", "tungstenite"];
     assert_eq!(needed, allowed);
 }
+
+#[test]
+fn unsafe_code_is_forbidden_and_a_number_that_overflows_is_a_panic_in_a_release_too() {
+    let manifest = fs::read_to_string(root("Cargo.toml")).unwrap();
+    let section = |name: &str| {
+        let (_, rest) = manifest.split_once(&format!("\n[{name}]\n")).unwrap();
+        rest.split("\n[").next().unwrap().to_owned()
+    };
+    let has = |text: &str, setting: &str| {
+        text.lines().any(|line| line.split(" #").next().unwrap().trim() == setting)
+    };
+    assert!(has(&section("lints.rust"), "unsafe_code = \"forbid\""));
+    assert!(has(&section("profile.release"), "overflow-checks = true"));
+    // Caught it can only be if it unwinds.
+    assert!(has(&section("profile.release"), "panic = \"unwind\""));
+}
