@@ -125,6 +125,7 @@ impl Proxy {
         Answer::read(&mut wire, false, now() + PATIENCE).unwrap()
     }
 
+    #[track_caller]
     fn publishes(&self, content: &str) -> Answer {
         let length = format!("Content-Length: {}\r\n", content.len());
         let mut wire = self.asks("POST /api/messages HTTP/1.1", &length, content);

@@ -3,8 +3,9 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
-use crate::peer::{Peer, posting};
+use crate::peer::{PATIENCE, Peer, posting};
 use crate::support::websocket::{Incoming, TEXT, frame};
+use crate::support::{event_stream, now};
 use crate::target::Target;
 
 /// Speaks in a burst of so many tiny messages, hears each of them, and begins again.
@@ -86,4 +87,24 @@ fn a_busy_topic_of_fifteen_hundred_readers_disturbs_nobody_and_each_hears_everyt
     });
     println!("{count} messages to {READERS} readers");
     assert_eq!(target.counter("closed.gap") + target.counter("closed.stall"), 0);
+}
+
+#[test]
+fn event_streams_are_told_different_times_to_come_back_after() {
+    let mut target = Target::start(&[]);
+    target.survives(|target| {
+        let mut streams: Vec<Peer> =
+            (0..40).map(|_| Peer::streams(&target.door, "/api/messages?topic=herd")).collect();
+        let times = streams.iter_mut().map(|stream| {
+            let first = event_stream::read(&mut stream.wire, now() + PATIENCE).unwrap();
+            assert_eq!(first[0].0, "retry", "{first:?}");
+            first[0].1.parse::<u64>().unwrap()
+        });
+        let times: std::collections::BTreeSet<u64> = times.collect();
+        let (first, last) = (*times.first().unwrap(), *times.last().unwrap());
+        println!("40 event streams are told to wait {first} to {last} ms");
+        // 2 s, give or take a fifth.
+        assert!(first >= 1600 && last <= 2400, "{times:?}");
+        assert!(last - first > 300 && times.len() > 20, "{times:?}");
+    });
 }
