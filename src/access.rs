@@ -24,7 +24,9 @@ pub enum Access<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Decision {
-    /// Yes, whoever it is.
+    /// Yes, and whatever else is asked for on this connection: `authorize_again` is not called.
+    AllowAll,
+    /// Yes, this.
     Allow,
     /// Yes, and from here on the connection, or this one request, goes by that name.
     Grant(Grant),

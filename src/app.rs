@@ -93,6 +93,7 @@ impl<H: Handler> App<H> {
         }
         if let Some(client) = hub.clients.get_mut(id) {
             client.grant = None;
+            client.is_free = false;
         }
         match routes::published_topic(request, &hub.rules) {
             Some(topic) => self.authorize(id, request, Access::Publish(&topic)),
@@ -162,7 +163,7 @@ impl<H: Handler> App<H> {
             matches!(access, Access::Publish(_)) && self.hub.rules.publish == Publish::Nobody
         };
         let access = access
-            .filter(|_| !self.hub.is_control(id))
+            .filter(|_| !self.hub.is_control(id) && !self.hub.is_free(id))
             .filter(|(topic, access)| is_topic_name(topic) && !is_nobodys(*access))
             .map(|(_, access)| access);
         let denied = access.and_then(|access| self.authorize_again(id, access).err());
@@ -185,6 +186,11 @@ impl<H: Handler> App<H> {
     fn decided(&mut self, id: ConnId, decision: Decision) -> Result<(), Denial> {
         match decision {
             Decision::Allow => {}
+            Decision::AllowAll => {
+                if let Some(client) = self.hub.clients.get_mut(id) {
+                    client.is_free = true;
+                }
+            }
             Decision::Grant(grant) => {
                 if let Some(client) = self.hub.clients.get_mut(id) {
                     client.grant = Some(grant);
@@ -358,8 +364,11 @@ impl<H: Handler> App<H> {
             self.hub.turn.counters.count_closed(ending.why);
         }
         let is_stream = connection.transport() == Transport::EventStream;
-        let level =
-            if client.is_opened || is_stream { log::Level::Info } else { log::Level::Debug };
+        // Those who ask and go are nothing new, those who are made to go are.
+        let level = match client.is_opened || is_stream || ending.why.is_of_peer() {
+            true => log::Level::Info,
+            false => log::Level::Debug,
+        };
         log::log!(
             level,
             "event=closed client={id} peer={} transport={} code={} reason={} text={:?}",

@@ -44,6 +44,8 @@ pub struct Client {
     is_fresh: bool,
     /// What the handler called it when it was asked about the present request.
     pub(crate) grant: Option<Grant>,
+    /// It was allowed everything on this connection.
+    pub(crate) is_free: bool,
     /// That was the control listener.
     pub(crate) is_control: bool,
     /// When it came.
@@ -232,6 +234,7 @@ impl Clients {
             is_proxy: false,
             is_fresh: !is_control,
             grant: None,
+            is_free: false,
             is_control,
             since: turn.now,
             counted,

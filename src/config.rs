@@ -518,8 +518,8 @@ limits! {
     outbox: bytes = MIB, limit "outbox", zero false;
     /// How long bytes may wait for a client that takes none of them. Close code 1013.
     stall: time = s(10), limit "stall", zero false;
-    /// How long the peer's system may leave bytes unacknowledged before ours takes it for gone
-    /// (`TCP_USER_TIMEOUT`, on Linux).
+    /// How long the peer's system may leave bytes unacknowledged (`TCP_USER_TIMEOUT`, on Linux).
+    /// Closed without a word.
     ack_timeout: time = s(30), limit "ack-timeout", zero false;
 
     /// Bytes read from one client in one turn.

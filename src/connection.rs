@@ -197,7 +197,7 @@ impl Connection {
         if self.exchange.is_last {
             self.ending_is(CloseCode::Status, "", refusal.reason);
         }
-        self.respond(&refusal.response(), turn);
+        self.respond(&refusal.response(turn.retry_s()), turn);
     }
 
     /// Goes on to read the content of the request, which comes back as an event when it is whole.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pousse::{
-    Access, CloseCode, ConnId, Context, Decision, Denial, Grant, Handler, Message, Request,
+    Access, CloseCode, ConnId, Context, Decision, Denial, Grant, Handler, Message, Reason, Request,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::low_level::signal_name;
@@ -63,15 +63,15 @@ impl Handler for Daemon {
 
     fn on_message(&mut self, conn: ConnId, message: Message<'_>, ctx: &mut Context<'_>) {
         if !ctx.may_publish() {
-            ctx.close(conn, CloseCode::Policy, "publishing is not allowed here; see --publish");
-            return;
+            let text = "publishing is not allowed here; see --publish";
+            return ctx.close_because(conn, CloseCode::Policy, text, Reason::Publish);
         }
         let Some(topic) = ctx.topic(conn) else { return };
         let access = Access::Publish(&topic);
         if !ctx.is_owner(conn)
             && let Err(why) = self.gate.decide_again(conn, ctx.grant(conn), access)
         {
-            return ctx.close(conn, CloseCode::Policy, why);
+            return ctx.close_because(conn, CloseCode::Policy, why, Reason::Authority);
         }
         // Length and topic were looked at before, so what is left passes: no room right now.
         if let Err(error) = ctx.publish(&topic, message) {
@@ -92,7 +92,7 @@ impl Handler for Daemon {
                     ctx.drain(if signal == SIGUSR2 { CloseCode::Restart } else { CloseCode::Away });
                 }
                 SIGUSR1 => self.say_counters(ctx),
-                SIGHUP => self.sources.reload(&mut self.gate, ctx),
+                SIGHUP => self.sources.reload(&mut self.gate, self.is_draining, ctx),
                 _ => {}
             }
         }

@@ -148,7 +148,7 @@ impl<H: Handler> Server<H> {
     /// Tells somebody why not, as far as that can be told in one write, and lets go.
     fn turn_away(&mut self, mut stream: Stream, peer: Peer, reason: Reason) {
         let refusal = gate::refusal(reason);
-        log::info!("event=refused peer={peer} {refusal}");
+        log::info!("event=refused client=- peer={peer} {refusal}");
         let turn = &mut self.app.hub.turn;
         turn.counters.count_refused(reason);
         // Before TLS there is nothing that could be told and understood.
@@ -157,7 +157,7 @@ impl<H: Handler> Server<H> {
         }
         let mut outbox = turn.lend();
         let exchange = Exchange { is_last: true, ..Exchange::default() };
-        exchange.put(&refusal.response(), &mut outbox, turn);
+        exchange.put(&refusal.response(turn.retry_s()), &mut outbox, turn);
         // Who does not even take this does not want to know.
         let _ = outbox.write_to(&mut stream, usize::MAX);
         let _ = stream.shutdown();

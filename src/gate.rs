@@ -199,11 +199,7 @@ pub(crate) fn refusal(reason: Reason) -> Refusal {
         }
         _ => (429, "too many new connections of one address; try again in a few seconds"),
     };
-    let refusal = Refusal::new(status, reason, detail);
-    match status {
-        429 | 503 => refusal.with(&[("Retry-After", "5")]),
-        _ => refusal,
-    }
+    Refusal::new(status, reason, detail)
 }
 
 #[cfg(test)]

@@ -79,15 +79,15 @@ pub trait Handler {
         access: Access<'_>,
         ctx: &mut Context<'_>,
     ) -> Decision {
-        Decision::Allow
+        Decision::AllowAll
     }
 
     /// Whether a WebSocket of pousse.v1 may subscribe to one more topic, or publish. A client that
     /// is refused is told so (403) and stays connected. What the handler itself publishes and
     /// subscribes, as in text mode, it is not asked about.
     ///
-    /// Whoever writes [`authorize`](Self::authorize) writes this as well. Else a client with a
-    /// grant may do nothing more, and one without may read here what it could not be opened with.
+    /// Not asked where `authorize` said [`Decision::AllowAll`]. Unless it is written, a client may
+    /// do nothing more here than what it was opened with.
     fn authorize_again(
         &mut self,
         conn: ConnId,
@@ -95,12 +95,9 @@ pub trait Handler {
         access: Access<'_>,
         ctx: &mut Context<'_>,
     ) -> Decision {
-        match grant {
-            None => Decision::Allow,
-            Some(_) => Decision::Refuse(Denial::forbidden(
-                "nothing more is allowed on this connection than what it was opened with",
-            )),
-        }
+        Decision::Refuse(Denial::forbidden(
+            "nothing more is allowed on this connection than what it was opened with",
+        ))
     }
 
     /// What log lines call a client with this grant.
@@ -234,6 +231,11 @@ impl Context<'_> {
     /// Begins the closing handshake. `on_close` follows when the connection has ended.
     pub fn close(&mut self, conn: ConnId, code: CloseCode, reason: &str) {
         self.hub.close(conn, code, reason, Reason::Handler);
+    }
+
+    /// As [`close`](Self::close), with the word for it in counters and log: whose fault it is.
+    pub fn close_because(&mut self, conn: ConnId, code: CloseCode, reason: &str, why: Reason) {
+        self.hub.close(conn, code, reason, why);
     }
 
     /// The list of clients: open WebSockets, event streams and waiting long polls.

@@ -40,7 +40,7 @@ pub struct Refusal {
     pub(crate) status: u16,
     pub(crate) reason: Reason,
     pub(crate) detail: Cow<'static, str>,
-    /// What the status demands beside the problem: `Allow`, `Upgrade`, `Retry-After`.
+    /// What the status demands beside the problem: `Allow`, `Upgrade`.
     pub(crate) fields: &'static [(&'static str, &'static str)],
     /// The origin of the page that asked, where no [`Request`] came of it that would tell.
     pub(crate) origin: Option<Box<str>>,
@@ -67,12 +67,16 @@ impl Refusal {
         self
     }
 
-    /// The refusal as an answer.
-    pub(crate) fn response(&self) -> Response {
+    /// The refusal as an answer. What may be tried again, is to be after `retry_s` seconds.
+    pub(crate) fn response(&self, retry_s: u64) -> Response {
         let response = match self.reason {
             // Who does not see that it is the wrong scheme looks at it with a tool, not a program.
             Reason::Tls => Response::text(self.status, format!("{}\n", self.detail)),
             _ => Response::problem(self.status, &self.detail),
+        };
+        let response = match self.status {
+            429 | 503 => response.with("Retry-After", retry_s.to_string()),
+            _ => response,
         };
         self.fields.iter().fold(response, |response, (name, value)| response.with(name, *value))
     }

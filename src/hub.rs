@@ -377,6 +377,11 @@ impl Hub {
         self.rules.publish == Publish::Anyone || conn.is_some_and(|conn| self.is_control(conn))
     }
 
+    /// Whether the client was allowed everything when it was asked about.
+    pub(crate) fn is_free(&self, conn: ConnId) -> bool {
+        self.clients.get(conn).is_some_and(|client| client.is_free)
+    }
+
     /// Whether the client came through the control listener.
     pub(crate) fn is_control(&self, conn: ConnId) -> bool {
         self.clients.get(conn).is_some_and(|client| client.is_control)
@@ -428,9 +433,5 @@ pub(crate) fn refusal_of(error: PublishError) -> Refusal {
         PublishError::KeyReused => 422,
         PublishError::TopicsFull | PublishError::Busy => 503,
     };
-    let refusal = Refusal::new(status, reason_of(error), error.to_string());
-    match status {
-        503 => refusal.with(&[("Retry-After", "5")]),
-        _ => refusal,
-    }
+    Refusal::new(status, reason_of(error), error.to_string())
 }

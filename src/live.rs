@@ -249,6 +249,7 @@ impl Live {
             return Err(self.fail(FLOOD, out, turn));
         }
         turn.counters.count_refused(refusal.reason);
+        log::info!("event=refused client={} transport=websocket {refusal}", self.id);
         session::put_error(out.outbox(turn), refusal, reference);
         Ok(())
     }

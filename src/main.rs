@@ -92,6 +92,7 @@ fn start() -> Result<ExitCode, Refusal> {
     let room = descriptors.saturating_sub(DESCRIPTORS_KEPT);
     let mut limits = Limits::default();
     limits.max_clients = limits.max_clients.min(room).max(1);
+    limits.memory = limits.memory.min(memory_bytes() / 4);
 
     let text =
         match flags::read(std::env::args_os().skip(1), |name| std::env::var_os(name), &limits)? {
@@ -123,6 +124,18 @@ fn raise_descriptors() -> usize {
         Err(_) => limit.current,
     };
     current.map_or(usize::MAX, |number| usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+/// The memory of this machine, as far as it can be told.
+fn memory_bytes() -> usize {
+    #[cfg(target_os = "linux")]
+    {
+        let info = rustix::system::sysinfo();
+        let units = usize::try_from(info.totalram).unwrap_or(usize::MAX);
+        units.saturating_mul(usize::try_from(info.mem_unit).unwrap_or(1))
+    }
+    #[cfg(not(target_os = "linux"))]
+    usize::MAX
 }
 
 /// Descriptors for everything that is not a client: listeners, the readiness queue, files, the log.
@@ -202,6 +215,9 @@ fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> 
         "were every client at every limit; docs/limits.md says how it adds up"
     );
 
+    if let Some(url) = server.control_address() {
+        log::info!("event=control url={url} hint=\"metrics, health, topics and clients\"");
+    }
     words::advise(&server.addresses(), root.as_deref());
     if let Some(pause) = systemd::heartbeat() {
         server.context().wake_after(pause, HEARTBEAT);
@@ -224,8 +240,9 @@ fn say_addresses(server: &Server<Daemon>) {
     for address in server.addresses() {
         let _ = writeln!(lines, "pousse {VERSION} listening on {address}");
     }
+    // The control listener comes last.
     if let Some(address) = server.control_address() {
-        let _ = writeln!(lines, "pousse {VERSION} control on {address}");
+        let _ = writeln!(lines, "pousse {VERSION} listening on {address}");
     }
     let _ = io::stderr().write_all(lines.as_bytes());
 }

@@ -104,6 +104,8 @@ words! {
         /// The limit of that name.
         Stall => "stall",
         /// The limit of that name.
+        AckTimeout => "ack-timeout",
+        /// The limit of that name.
         Commands => "commands",
         /// The limit of that name.
         MaxClients => "max-clients",
@@ -193,6 +195,22 @@ impl Histogram {
             below += count;
             (*bound, below)
         })
+    }
+}
+
+impl Reason {
+    /// Whether a connection that ends for it was made to end: by a limit, or by what it sent.
+    pub(crate) fn is_of_peer(self) -> bool {
+        !matches!(
+            self,
+            Self::Done
+                | Self::Gone
+                | Self::Handler
+                | Self::Drain
+                | Self::IdleTimeout
+                | Self::Requests
+                | Self::CloseTimeout
+        )
     }
 }
 

@@ -139,7 +139,7 @@ impl Hub {
     ) -> Result<(), Refusal> {
         if self.drain.is_some() {
             let detail = "the server is ending; come back in a moment";
-            return Err(Refusal::new(503, Reason::Drain, detail).with(&[("Retry-After", "5")]));
+            return Err(Refusal::new(503, Reason::Drain, detail));
         }
         let after = reads.after.unwrap_or(After::Now);
         let mut gaps = Vec::new();
@@ -207,7 +207,7 @@ impl Hub {
             let (peer, error) = (request.peer(), error.to_string());
             log::warn!("event=file_failed client={conn} peer={peer} error={error:?}");
             let detail = "the server has no descriptor left for the file; try again in a moment";
-            Refusal::new(503, Reason::File, detail).with(&[("Retry-After", "5")])
+            Refusal::new(503, Reason::File, detail)
         })?;
         let found = found.ok_or(not_found)?;
         let Some(client) = self.clients.get_mut(conn) else { return Ok(()) };

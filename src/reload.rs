@@ -28,9 +28,11 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Reads everything again.
-    pub(crate) fn reload(&self, gate: &mut Gate, ctx: &mut Context<'_>) {
-        systemd::reloading();
+    /// Reads everything again. A service manager that has been told of the end is told no more.
+    pub(crate) fn reload(&self, gate: &mut Gate, is_draining: bool, ctx: &mut Context<'_>) {
+        if !is_draining {
+            systemd::reloading();
+        }
         if let Err(error) = self.settings(ctx) {
             log::error!("event=reload_failed what=settings error={error:?}");
         }
@@ -40,7 +42,9 @@ impl Sources {
         if let Err(error) = self.certificate(ctx) {
             log::error!("event=reload_failed what=certificate error={:?}", error.to_string());
         }
-        systemd::ready("serving, after a reload");
+        if !is_draining {
+            systemd::ready("serving, after a reload");
+        }
     }
 
     fn certificate(&self, ctx: &mut Context<'_>) -> Result<(), Error> {

@@ -351,7 +351,7 @@ impl<H: Handler> Server<H> {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => client.is_readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => self.make_busy(id),
-            Err(_) => client.connection.abort(Reason::Gone),
+            Err(error) => client.connection.abort(why_gone(&error)),
         }
         self.app.hub.clients.touch(id);
     }
@@ -510,8 +510,8 @@ impl<H: Handler> Server<H> {
                         return Visit::Unfinished;
                     }
                 }
-                Err(_) => {
-                    client.connection.abort(Reason::Gone);
+                Err(error) => {
+                    client.connection.abort(why_gone(&error));
                     break;
                 }
             }
@@ -549,6 +549,14 @@ impl<H: Handler> Server<H> {
         } else if wants_turn {
             self.make_busy(id);
         }
+    }
+}
+
+/// What the failure of a socket says of its peer.
+fn why_gone(error: &io::Error) -> Reason {
+    match error.kind() {
+        ErrorKind::TimedOut => Reason::AckTimeout,
+        _ => Reason::Gone,
     }
 }
 

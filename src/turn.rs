@@ -116,6 +116,12 @@ impl Turn {
         }
     }
 
+    /// In how many seconds somebody may try again: 3 to 7, so that those who are sent away together
+    /// do not come back together.
+    pub(crate) fn retry_s(&self) -> u64 {
+        3 + self.counters.requests % 5
+    }
+
     /// `wait`, spread by ±20 % so that clients who came together do not come back together.
     pub(crate) fn spread(&self, wait: Duration, id: ConnId) -> Duration {
         let share = (id.scatter() ^ u64::from(self.now.0)) % 401;

@@ -322,7 +322,7 @@ fn the_control_listener_has_the_last_start_line_and_knows_when_the_program_drain
     );
     running.address();
     let line = running.line().unwrap();
-    let start = concat!("pousse ", env!("CARGO_PKG_VERSION"), " control on http://");
+    let start = concat!("pousse ", env!("CARGO_PKG_VERSION"), " listening on http://");
     let control = line.strip_prefix(start).unwrap_or_else(|| panic!("{line}")).to_owned();
     let ready = || {
         let mut stream = TcpStream::connect(&control).unwrap();
@@ -344,7 +344,7 @@ fn the_control_listener_has_the_last_start_line_and_knows_when_the_program_drain
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("control.sock");
     let path = format!("unix:{}", path.display());
     let (running, _) = Running::start(&["--listen", "127.0.0.1:0", "--control", &path]);
-    assert!(running.line().unwrap().ends_with(&format!(" control on {path}")));
+    assert!(running.line().unwrap().ends_with(&format!(" listening on {path}")));
 }
 
 #[test]

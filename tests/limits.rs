@@ -109,7 +109,6 @@ const SILENT: &[&str] = &[
     "poll-bytes",
     "ping",
     "outbox-soft",
-    "ack-timeout",
     "turn-read",
     "turn-messages",
     "turn-write",

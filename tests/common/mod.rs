@@ -46,7 +46,7 @@ pub(crate) trait Act: Send + 'static {
     }
 
     fn allows(&mut self, _: &Request, _: Access<'_>) -> Decision {
-        Decision::Allow
+        Decision::AllowAll
     }
 
     /// `None`: whatever a handler says that does not write it.

@@ -240,7 +240,7 @@ fn without_descriptors_the_next_clients_wait_and_then_are_told_503() {
     assert_eq!(innocent.hears(), (0x8a, b"?".to_vec()), "who is here is served");
     let answer = late.answer();
     assert_eq!(answer.status, 503, "it has waited, and nobody has left");
-    assert!(answer.has("Retry-After: 5"), "{}", answer.head);
+    assert!(answer.may_be_tried_again(), "{}", answer.head);
     let mut later = Peer::connect(process.address);
     assert_eq!(later.answer().status, 503);
     let spent = process.cpu() - cpu;

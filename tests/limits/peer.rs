@@ -49,6 +49,11 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// It may be tried again, after some seconds: not all after as many.
+    pub(crate) fn may_be_tried_again(&self) -> bool {
+        (3..=7).any(|seconds| self.has(&format!("Retry-After: {seconds}")))
+    }
+
     pub(crate) fn has(&self, field: &str) -> bool {
         self.head.lines().any(|line| line == field)
     }
