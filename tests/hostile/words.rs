@@ -119,8 +119,8 @@ fn is_told_to_go(server: &Server) -> Vec<Peer> {
     peers
 }
 
-/// A line for each way over each limit. Who has asked and goes is in the log at debug only. On loopback the limits of one address hold if `max-per-ip`
-/// is given.
+/// A line for each way over each limit. Who has asked and goes is in the log at debug only; on
+/// loopback the limits of one address hold if `max-per-ip` is given.
 const WORDS: &[Word] = &[
     Word("max-topics", &["--max-topics", "1"], names_one_topic_too_many),
     Word("max-clients", &["--max-clients", "1"], crowds),
