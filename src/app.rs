@@ -70,8 +70,8 @@ impl<H: Handler> App<H> {
             // Its poll was answered before it was told; it is not to ask again and again meanwhile.
             self.hub.tell_the_end(id, code);
         }
-        let placed = self.hub.place(id, &mut request);
-        let answer = match placed.and_then(|()| self.admit(id, &request)) {
+        let known = self.hub.attribute(id, &mut request);
+        let answer = match known.and_then(|()| self.admit(id, &request)) {
             Ok(()) if !request.is_whole() => return self.hub.read_content(id, request),
             Ok(()) => self.answer(id, &request),
             Err(refusal) => Err(refusal),

@@ -15,7 +15,7 @@ use pousse::{Access, ConnId, Decision, Denial, Grant, Request};
 use crate::tokens::{Names, is_token};
 
 /// See the head of this file.
-pub(crate) struct Gate {
+pub(crate) struct Bearers {
     /// `--publish token`.
     pub(crate) publish: bool,
     /// `--subscribe token`.
@@ -84,7 +84,7 @@ const OPENED_WITHOUT: &str = "publishing needs a token here: open the WebSocket 
 const WITHDRAWN: &str =
     "the name that this WebSocket was opened with is no longer in the token file";
 
-impl Gate {
+impl Bearers {
     /// Decides on a request.
     pub(crate) fn decide(&mut self, request: &Request, access: Access<'_>) -> Decision {
         let (is_needed, is_to_read) = match access {

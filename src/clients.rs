@@ -282,7 +282,9 @@ impl Clients {
 
     /// The client that holds most.
     pub(crate) fn heaviest(&self) -> Option<ConnId> {
-        let heaviest = self.iter().max_by_key(|client| client.counted.held_bytes)?;
+        // Who is ending already is to be told why first.
+        let here = self.iter().filter(|client| !client.connection.stage.is_ending());
+        let heaviest = here.max_by_key(|client| client.counted.held_bytes)?;
         (heaviest.counted.held_bytes > 0).then_some(heaviest.connection.id)
     }
 

@@ -555,7 +555,7 @@ impl Limits {
         let answer = self.poll_bytes.max(TAKE_BYTES).saturating_add(self.max_message);
         let waiting = self.outbox_soft.saturating_add(answer);
         let waiting = waiting.max(self.outbox.saturating_add(self.max_message));
-        let client = [self.head_bytes, 2 * self.max_message, self.turn_read, waiting];
+        let client = [self.head_bytes, self.max_message.saturating_mul(2), self.turn_read, waiting];
         let client = client.into_iter().fold(0, usize::saturating_add);
         let all = self.max_clients.saturating_mul(client).min(self.memory.saturating_add(client));
         let slots = self.max_clients.saturating_add(self.control_clients).saturating_mul(512);
@@ -638,6 +638,12 @@ mod tests {
             assert_eq!(control_is_safe(&address, false), safe, "{address}");
             assert!(control_is_safe(&address, true), "{address}");
         }
+    }
+
+    #[test]
+    fn the_largest_limits_have_a_sum() {
+        let limits = Limits { max_message: usize::MAX, ..Limits::default() };
+        assert!(limits.memory_bytes_max() > 0);
     }
 
     #[test]

@@ -17,8 +17,8 @@
 //! where this reader stands.
 //!
 //! Invariants: after a fault or a close frame no event follows. An idle connection owns no buffer.
-//! Bytes behind a head are never lost: what cannot be looked at yet is kept, at most one head's
-//! worth, and no more is read until then.
+//! What cannot be looked at yet is kept, and no more is read until then: behind a request at most
+//! one head's worth, behind `turn-messages` what one read brought.
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -60,7 +60,7 @@ pub struct Connection {
     /// What it reads, and how far it has come.
     pub cursor: Cursor,
     out: Outgoing,
-    /// Bytes behind a request that is not answered yet.
+    /// Bytes behind a request that is not answered yet, or behind this turn's last message.
     kept: Option<Box<[u8]>>,
     ending: Option<Box<Ending>>,
     pub(crate) exchange: Exchange,
@@ -641,11 +641,11 @@ impl Connection {
     /// All is said over HTTP.
     fn end(&mut self, why: Reason) {
         self.ending_is(CloseCode::Status, "", why);
-        self.kept = None;
         self.leave();
     }
 
     fn leave(&mut self) {
+        self.kept = None;
         self.stage = Stage::Leaving;
         self.until = Tick::NEVER;
     }

@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::low_level::signal_name;
 use signal_hook_mio::v1_0::Signals;
 
-use crate::bearer::Gate;
+use crate::bearer::Bearers;
 use crate::reload::Sources;
 use crate::systemd;
 use crate::tokens::Names;
@@ -27,7 +27,7 @@ pub(crate) const SIGNALS: u16 = 0;
 pub(crate) struct Daemon {
     pub(crate) signals: Rc<RefCell<Signals>>,
     pub(crate) is_draining: bool,
-    pub(crate) gate: Gate,
+    pub(crate) bearers: Bearers,
     pub(crate) sources: Sources,
     /// The limit of that name.
     pub(crate) drain: Duration,
@@ -41,7 +41,7 @@ impl Handler for Daemon {
         access: Access<'_>,
         _: &mut Context<'_>,
     ) -> Decision {
-        self.gate.decide(request, access)
+        self.bearers.decide(request, access)
     }
 
     fn authorize_again(
@@ -51,14 +51,14 @@ impl Handler for Daemon {
         access: Access<'_>,
         _: &mut Context<'_>,
     ) -> Decision {
-        match self.gate.decide_again(conn, grant, access) {
+        match self.bearers.decide_again(conn, grant, access) {
             Ok(()) => Decision::Allow,
             Err(why) => Decision::Refuse(Denial::forbidden(why)),
         }
     }
 
     fn name_of(&self, grant: Grant) -> Option<&str> {
-        self.gate.name(grant)
+        self.bearers.name(grant)
     }
 
     fn on_message(&mut self, conn: ConnId, message: Message<'_>, ctx: &mut Context<'_>) {
@@ -69,7 +69,7 @@ impl Handler for Daemon {
         let Some(topic) = ctx.topic(conn) else { return };
         let access = Access::Publish(&topic);
         if !ctx.is_owner(conn)
-            && let Err(why) = self.gate.decide_again(conn, ctx.grant(conn), access)
+            && let Err(why) = self.bearers.decide_again(conn, ctx.grant(conn), access)
         {
             return ctx.close_because(conn, CloseCode::Policy, why, Reason::Authority);
         }
@@ -92,7 +92,7 @@ impl Handler for Daemon {
                     ctx.drain(if signal == SIGUSR2 { CloseCode::Restart } else { CloseCode::Away });
                 }
                 SIGUSR1 => self.say_counters(ctx),
-                SIGHUP => self.sources.reload(&mut self.gate, self.is_draining, ctx),
+                SIGHUP => self.sources.reload(&mut self.bearers, self.is_draining, ctx),
                 _ => {}
             }
         }
@@ -112,7 +112,7 @@ impl Handler for Daemon {
 impl Daemon {
     fn say_counters(&self, ctx: &Context<'_>) {
         log::info!("event=counters {}", ctx.counters());
-        for (name, subscribes, publishes) in self.gate.names.iter().flat_map(Names::uses) {
+        for (name, subscribes, publishes) in self.bearers.names.iter().flat_map(Names::uses) {
             log::info!("event=token name={name} subscribes={subscribes} publishes={publishes}");
         }
     }

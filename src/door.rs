@@ -84,9 +84,23 @@ impl<H: Handler> Server<H> {
             .drain
             .as_ref()
             .is_some_and(|drain| hub.clients.is_empty() || drain.is_over(hub.turn.now));
-        if self.app.hub.is_stopped || is_over {
+        if self.app.hub.is_stopped || is_over && self.has_told_owner() {
             self.end();
         }
+    }
+
+    /// Tells the owner, the last one here, of the end; true if there is nobody to be told any more.
+    /// What he is told is written in the next turn.
+    fn has_told_owner(&mut self) -> bool {
+        let hub = &mut self.app.hub;
+        if std::mem::replace(&mut self.owner_is_told, true) || hub.clients.numbers.control == 0 {
+            return true;
+        }
+        let code = hub.drain.unwrap_or(CloseCode::Away);
+        for id in hub.clients.ids() {
+            hub.tell_the_end(id, code);
+        }
+        false
     }
 
     /// The end: whoever is still here sees the end of our bytes.

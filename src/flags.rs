@@ -216,7 +216,7 @@ pub(crate) fn table() -> Vec<Setting> {
             Set::Own(deny)), |s| s.config.deny.clear()),
         list(row(SERVE, "trust-proxy", "CIDR",
             "Believe reverse proxies of this network for whom they forward, in X-Forwarded-For or \
-             Forwarded; limits of one address and --deny then hold for these. Proxies that come \
+             Forwarded; --max-per-ip and --deny then hold for these. Proxies that come \
              through a unix socket are believed too.",
             Set::Own(trust_proxy)), |s| s.config.trusted_proxies.clear()),
     ];

@@ -18,8 +18,8 @@ pub(crate) fn client(
     request: &Request,
     trusted: &[Network],
 ) -> Result<Option<SocketAddr>, Refusal> {
-    let plain = last_untrusted(request.members("x-forwarded-for").map(address), trusted);
-    let tagged = last_untrusted(request.members("forwarded").map(forwarded_for), trusted);
+    let plain = last_untrusted(list(request, "x-forwarded-for"), address, trusted);
+    let tagged = last_untrusted(list(request, "forwarded"), forwarded_for, trusted);
     match (plain, tagged) {
         (Some(one), Some(other)) if one.ip() != other.ip() => {
             Err(bad("X-Forwarded-For and Forwarded tell different clients; send one of them"))
@@ -28,15 +28,24 @@ pub(crate) fn client(
     }
 }
 
+/// The members of all lines of a field. One that is no text is a member too, and no address: it
+/// must not take along what the proxy appended to its line.
+fn list<'r>(request: &'r Request, name: &str) -> Vec<&'r str> {
+    let members = request.raw_fields(name).flat_map(|line| line.split(|byte| *byte == b','));
+    let texts = members.map(|member| str::from_utf8(member).unwrap_or_default().trim());
+    texts.collect()
+}
+
 /// From the end of the list: the first address that is no trusted proxy's, or the last before what
 /// is no address. Should all be trusted, the first of the list.
 fn last_untrusted(
-    addresses: impl Iterator<Item = Option<SocketAddr>>,
+    members: Vec<&str>,
+    address_of: impl Fn(&str) -> Option<SocketAddr>,
     trusted: &[Network],
 ) -> Option<SocketAddr> {
     let mut found = None;
-    for address in addresses.collect::<Vec<_>>().into_iter().rev() {
-        let Some(address) = address else { break };
+    for member in members.into_iter().rev() {
+        let Some(address) = address_of(member) else { break };
         found = Some(address);
         if !trusted.iter().any(|network| network.contains(address.ip())) {
             break;
@@ -106,5 +115,19 @@ mod tests {
     #[test]
     fn two_fields_that_tell_different_clients_are_refused() {
         assert_eq!(told("Forwarded: for=6.6.6.6\r\nX-Forwarded-For: 192.0.2.7\r\n"), Err(400));
+    }
+
+    #[test]
+    fn a_byte_that_is_no_text_hides_nothing_of_what_the_proxy_appended() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let of = |head: &[u8]| {
+            let request = parse_head(head, &Limits::default(), Peer::Unix).unwrap();
+            client(&request, &trusted).map(|it| it.map(|it| it.to_string())).map_err(|it| it.status)
+        };
+        let plain = of(b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: \xff, 192.0.2.7\r\n\r\n");
+        let forged = of(b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: \xff, 192.0.2.7\r\n\
+            Forwarded: for=6.6.6.6\r\n\r\n");
+        assert_eq!(plain, Ok(Some("192.0.2.7:0".into())));
+        assert_eq!(forged, Err(400));
     }
 }

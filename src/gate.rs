@@ -6,7 +6,7 @@
 //! address is the one it forwards for, and is known with each request.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::bucket::Bucket;
 use crate::config::{Config, Limits, is_loopback};
@@ -35,9 +35,6 @@ struct Source {
     arrivals: Bucket,
     failures: Bucket,
 }
-
-/// What an address is counted under, if it is. A client keeps it, to give it back when it leaves.
-pub(crate) type Counted = Option<Network>;
 
 /// Addresses remembered before the first sweep.
 const SWEEP_MIN: usize = 1024;
@@ -72,7 +69,7 @@ impl Gate {
         peer: Peer,
         limits: &Limits,
         now: Tick,
-    ) -> Result<Counted, Reason> {
+    ) -> Result<Option<Network>, Reason> {
         let Peer::Tcp(address) = peer else { return Ok(None) };
         if self.denies(address.ip()) {
             return Err(Reason::Deny);
@@ -80,45 +77,42 @@ impl Gate {
         let Some(network) = self.counts(address.ip()).filter(|_| !self.trusts(peer)) else {
             return Ok(None);
         };
-        self.sweep(limits, now);
-        let source = self.sources.entry(network).or_default();
-        // Those who are turned away do not count: else a crowd that tries again would never get in.
-        if !source.arrivals.has_room(limits.max_new_per_ip, now) {
-            return Err(Reason::MaxNewPerIp);
-        }
-        source.arrivals.take(limits.max_new_per_ip, now);
-        self.count(network, limits)
+        self.count(network, limits, now).map(Some)
     }
 
-    /// The client that a proxy's request is forwarded for takes the place, on this connection, of
-    /// the one before.
+    /// The client that a proxy speaks for with this request.
     ///
     /// # Errors
-    /// [`Refusal`]: 400, 403, 429. Then nobody is counted for the connection.
+    /// [`Refusal`]: that cannot be told.
+    pub(crate) fn client_of(&self, request: &Request) -> Result<Option<SocketAddr>, Refusal> {
+        forwarded::client(request, &self.trusted)
+    }
+
+    /// Counts a connection of a proxy for the client that it speaks for now, in place of the one
+    /// before, who was given up by `counted`.
+    ///
+    /// # Errors
+    /// [`Refusal`]: 403, 429. Then nobody is counted for the connection.
     pub(crate) fn forward(
         &mut self,
-        request: &Request,
-        counted: &mut Counted,
+        client: IpAddr,
+        counted: &mut Option<Network>,
         limits: &Limits,
-    ) -> Result<Option<Peer>, Refusal> {
-        let client = forwarded::client(request, &self.trusted)?;
-        let address = client.map(|client| client.ip());
-        if address.is_some_and(|address| self.denies(address)) {
-            self.leave(counted);
+        now: Tick,
+    ) -> Result<(), Refusal> {
+        self.leave(counted);
+        if self.denies(client) {
             return Err(refusal(Reason::Deny));
         }
-        let network = address.and_then(|address| self.counts(address));
-        if *counted != network {
-            self.leave(counted);
-            if let Some(network) = network {
-                *counted = self.count(network, limits).map_err(refusal)?;
-            }
+        if let Some(network) = self.counts(client) {
+            self.sweep(limits, now);
+            *counted = Some(self.occupy(network, limits).map_err(refusal)?);
         }
-        Ok(client.map(Peer::Tcp))
+        Ok(())
     }
 
     /// A client that was counted leaves.
-    pub(crate) fn leave(&mut self, counted: &mut Counted) {
+    pub(crate) fn leave(&mut self, counted: &mut Option<Network>) {
         if let Some(source) = counted.take().and_then(|network| self.sources.get_mut(&network)) {
             source.clients = source.clients.saturating_sub(1);
         }
@@ -154,19 +148,34 @@ impl Gate {
     }
 
     /// What the address is counted under, if it is counted.
-    fn counts(&self, address: IpAddr) -> Counted {
+    fn counts(&self, address: IpAddr) -> Option<Network> {
         let address = address.to_canonical();
         let bits = if address.is_ipv4() { 32 } else { 64 };
         (self.counts_loopback || !is_loopback(address)).then(|| Network::around(address, bits))
     }
 
-    fn count(&mut self, network: Network, limits: &Limits) -> Result<Counted, Reason> {
+    /// Counts a new connection. Those who are turned away do not count: else a crowd that tries
+    /// again would never get in.
+    fn count(&mut self, network: Network, limits: &Limits, now: Tick) -> Result<Network, Reason> {
+        self.sweep(limits, now);
+        let source = self.sources.entry(network).or_default();
+        if !source.arrivals.has_room(limits.max_new_per_ip, now) {
+            return Err(Reason::MaxNewPerIp);
+        }
+        self.occupy(network, limits)?;
+        if let Some(source) = self.sources.get_mut(&network) {
+            source.arrivals.take(limits.max_new_per_ip, now);
+        }
+        Ok(network)
+    }
+
+    fn occupy(&mut self, network: Network, limits: &Limits) -> Result<Network, Reason> {
         let source = self.sources.entry(network).or_default();
         if source.clients >= limits.max_per_ip {
             return Err(Reason::MaxPerIp);
         }
         source.clients += 1;
-        Ok(Some(network))
+        Ok(network)
     }
 
     /// Forgets addresses of which nothing is to be known any more, now and then: in the long run
@@ -205,7 +214,6 @@ pub(crate) fn refusal(reason: Reason) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::parse_head;
 
     fn tcp(address: &str) -> Peer {
         Peer::Tcp((address.parse::<IpAddr>().unwrap(), 4711).into())
@@ -289,20 +297,19 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(gate.admit(tcp("10.1.1.1"), &limits, Tick(0)), Ok(None));
         }
-        let request = |client: &str| {
-            let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {client}\r\n\r\n");
-            parse_head(head.as_bytes(), &limits, Peer::Unix).unwrap()
+        let forward = |gate: &mut Gate, client: &str, place: &mut Option<Network>| {
+            gate.forward(client.parse().unwrap(), place, &limits, Tick(0))
         };
         let mut places = [None; 3];
         for (at, place) in places.iter_mut().enumerate() {
-            let result = gate.forward(&request("192.0.2.7"), place, &limits);
+            let result = forward(&mut gate, "192.0.2.7", place);
             let status = result.map_or_else(|refusal| refusal.status, |_| 200);
             assert_eq!(status, if at < 2 { 200 } else { 429 });
         }
         // The same connection goes on with the request of somebody else: a place is free.
-        gate.forward(&request("192.0.2.8"), &mut places[0], &limits).unwrap();
-        gate.forward(&request("192.0.2.7"), &mut places[2], &limits).unwrap();
-        let denied = gate.forward(&request("198.51.100.9"), &mut places[2], &limits);
+        forward(&mut gate, "192.0.2.8", &mut places[0]).unwrap();
+        forward(&mut gate, "192.0.2.7", &mut places[2]).unwrap();
+        let denied = forward(&mut gate, "198.51.100.9", &mut places[2]);
         assert_eq!((denied.unwrap_err().status, places[2]), (403, None));
     }
 
@@ -331,5 +338,31 @@ mod tests {
             }
         }
         assert!(gate.sources.len() <= 2 * SWEEP_MIN, "{}", gate.sources.len());
+    }
+
+    #[test]
+    fn addresses_that_a_proxy_told_of_are_forgotten() {
+        let limits = limits();
+        let mut gate = gate(|config| config.trusted_proxies.push("10.0.0.0/8".parse().unwrap()));
+        let mut counted = None;
+        for number in 0..20_000u32 {
+            let ip = std::net::Ipv4Addr::from(0xc000_0000 + number);
+            gate.forward(ip.into(), &mut counted, &limits, Tick(0)).unwrap();
+        }
+        gate.leave(&mut counted);
+        gate.admit(tcp("10.1.1.1"), &limits, Tick(100_000)).unwrap();
+        assert!(gate.sources.len() <= 2 * SWEEP_MIN, "{}", gate.sources.len());
+    }
+
+    #[test]
+    fn who_is_turned_away_does_not_count() {
+        let (mut gate, limits) = (gate(|_| {}), limits());
+        let mut first = gate.admit(tcp("192.0.2.7"), &limits, Tick(0)).unwrap();
+        gate.admit(tcp("192.0.2.7"), &limits, Tick(0)).unwrap();
+        for _ in 0..3 {
+            assert_eq!(gate.admit(tcp("192.0.2.7"), &limits, Tick(0)), Err(Reason::MaxPerIp));
+        }
+        gate.leave(&mut first);
+        assert!(gate.admit(tcp("192.0.2.7"), &limits, Tick(0)).is_ok());
     }
 }

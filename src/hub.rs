@@ -16,7 +16,7 @@ use crate::error::{PublishError, SendError, SubscribeError};
 use crate::files::Files;
 use crate::forms::Gap;
 use crate::gate::Gate;
-use crate::http::{Refusal, Request};
+use crate::http::{Peer, Refusal, Request};
 use crate::id::{After, ConnId, EntryId, Grant};
 use crate::log::Log;
 use crate::message::Message;
@@ -360,16 +360,30 @@ impl Hub {
     ///
     /// # Errors
     /// [`Refusal`]: that client may not come in.
-    pub(crate) fn place(&mut self, conn: ConnId, request: &mut Request) -> Result<(), Refusal> {
+    pub(crate) fn attribute(&mut self, conn: ConnId, request: &mut Request) -> Result<(), Refusal> {
         self.clients.is_fresh_no_more(conn);
         let Some(client) = self.clients.get_mut(conn).filter(|client| client.is_proxy) else {
             return Ok(());
         };
-        let client_of = self.gate.forward(request, &mut client.source, &self.turn.limits);
-        let peer = client_of.as_ref().ok().copied().flatten();
-        client.connection.peer = peer.unwrap_or_else(|| client.stream.peer());
-        request.peer = client.connection.peer;
-        client_of.map(|_| ())
+        self.gate.leave(&mut client.source);
+        let found = self.gate.client_of(request);
+        let peer = found.as_ref().ok().copied().flatten().map(Peer::Tcp);
+        request.peer = peer.unwrap_or_else(|| client.stream.peer());
+        client.connection.peer = request.peer;
+        match found? {
+            Some(address) => {
+                let (limits, now) = (&self.turn.limits, self.turn.now);
+                self.gate.forward(address.ip(), &mut client.source, limits, now)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A connection of a proxy that rests is nobody's.
+    pub(crate) fn give_back(&mut self, conn: ConnId) {
+        if let Some(client) = self.clients.get_mut(conn).filter(|client| client.is_proxy) {
+            self.gate.leave(&mut client.source);
+        }
     }
 
     /// Whether the client may publish: whoever comes over the control listener always may.

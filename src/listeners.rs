@@ -174,8 +174,11 @@ impl Listeners {
             Ok(None) => Ok(Comes::Nobody),
             // Once is bad luck, twice is a lack: those who have waited for a pause are told so.
             Err(error) => {
-                let is_lack = std::mem::replace(&mut self.is_exhausted, true);
+                // What the system did not say is no lack of the system.
+                let is_lack = error.raw_os_error().is_some();
+                let was_lack = std::mem::replace(&mut self.is_exhausted, is_lack);
                 if is_lack
+                    && was_lack
                     && self.spare.take().is_some()
                     && let Ok(Some((stream, peer))) = it.accept(tls)
                 {

@@ -27,7 +27,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::bearer::Gate;
+use crate::bearer::Bearers;
 use crate::daemon::{Daemon, HEARTBEAT, SIGNALS};
 use crate::flags::{Settings, Task};
 use crate::reload::{Sources, load};
@@ -178,7 +178,7 @@ fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> 
     let daemon = Daemon {
         signals: Rc::clone(&signals),
         is_draining: false,
-        gate: Gate { publish: by_token, subscribe: reads_by_token, names },
+        bearers: Bearers { publish: by_token, subscribe: reads_by_token, names },
         sources: Sources {
             token_file: settings.token_file.clone(),
             certificate,

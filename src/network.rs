@@ -50,6 +50,11 @@ impl FromStr for Network {
             }
             Some(_) => return Err(wrong(())),
         };
+        // IPv4 written as IPv6 is IPv4; so is a network of it.
+        let (address, bits) = match address.to_canonical() {
+            plain @ IpAddr::V4(_) if address.is_ipv6() && bits >= 96 => (plain, bits - 96),
+            _ => (address, bits),
+        };
         if masked(address, bits) != address {
             // Rather than guess which of the two was meant.
             return Err(format!("has bits set behind the first {bits}; {FORM}"));
@@ -117,5 +122,16 @@ mod tests {
     fn neighbours_are_one_network() {
         let around = |text: &str| Network::around(text.parse().unwrap(), 64).to_string();
         assert_eq!(around("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_address() {
+        for text in ["::ffff:192.0.2.7", "::ffff:192.0.2.0/120"] {
+            if let Ok(network) = text.parse::<Network>() {
+                for address in ["192.0.2.7", "::ffff:192.0.2.7"] {
+                    assert!(network.contains(address.parse().unwrap()), "{address} in {text}");
+                }
+            }
+        }
     }
 }

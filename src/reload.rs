@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use pousse::{Context, Error, Limits, Tls};
 
-use crate::bearer::Gate;
+use crate::bearer::Bearers;
 use crate::flags::{self, Task};
 use crate::systemd;
 use crate::tokens::{Tokens, warn_if_public};
@@ -29,14 +29,14 @@ pub(crate) struct Sources {
 
 impl Sources {
     /// Reads everything again. A service manager that has been told of the end is told no more.
-    pub(crate) fn reload(&self, gate: &mut Gate, is_draining: bool, ctx: &mut Context<'_>) {
+    pub(crate) fn reload(&self, bearers: &mut Bearers, is_draining: bool, ctx: &mut Context<'_>) {
         if !is_draining {
             systemd::reloading();
         }
         if let Err(error) = self.settings(ctx) {
             log::error!("event=reload_failed what=settings error={error:?}");
         }
-        if let Err(error) = self.tokens(gate) {
+        if let Err(error) = self.tokens(bearers) {
             log::error!("event=reload_failed what=tokens error={error:?}");
         }
         if let Err(error) = self.certificate(ctx) {
@@ -56,8 +56,8 @@ impl Sources {
         Ok(())
     }
 
-    fn tokens(&self, gate: &mut Gate) -> Result<(), String> {
-        let (Some(path), Some(names)) = (&self.token_file, &mut gate.names) else {
+    fn tokens(&self, bearers: &mut Bearers) -> Result<(), String> {
+        let (Some(path), Some(names)) = (&self.token_file, &mut bearers.names) else {
             return Ok(());
         };
         let tokens = Tokens::load(path)?;
@@ -98,7 +98,7 @@ fn changed<'a>(before: &'a str, after: &'a str) -> Vec<&'a str> {
     let mut names: Vec<&str> = only_before
         .chain(only_after)
         .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| *name != "origin")
+        .filter(|name| !["origin", "note"].contains(name))
         .collect();
     names.sort_unstable();
     names.dedup();

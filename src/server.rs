@@ -1,9 +1,9 @@
-//! THE LOOP: wait, note, read, time, remote, deliver, forget, accept.
+//! THE LOOP: wait, note, read, time, obey, deliver, forget, accept.
 //!
-//! One thread, one mio [`Poll`]. Here, and only here, sockets are asked and the clock is read; what
-//! the bytes mean is `connection.rs`' business, and what is to be pushed waits in the log. Reading
-//! [`Server::turn`] and the eight steps below it, in their order, is reading all of the loop; the
-//! last two, who leaves and who comes, stand in `door.rs`.
+//! One thread, one mio [`Poll`]. Here, and in `door.rs`, sockets are asked, and only here the clock
+//! is read; what the bytes mean is `connection.rs`' business, and what is to be pushed waits in the
+//! log. Reading [`Server::turn`] and the eight steps below it, in their order, is reading all of
+//! the loop; the last two, who leaves and who comes, stand in `door.rs`.
 //!
 //! House rules that live here:
 //! - Readiness ends with `WouldBlock`, or with a short read or write. Whoever was stopped by a
@@ -71,6 +71,8 @@ pub struct Server<H> {
     pub(crate) started: Instant,
     /// The server is ending.
     pub(crate) drain: Option<Drain>,
+    /// Nobody is left but the owner, who has been told.
+    pub(crate) owner_is_told: bool,
     /// When clients who have not made a request may have to make room.
     pub(crate) openings_due: Tick,
     pub(crate) has_ended: bool,
@@ -145,6 +147,7 @@ impl<H: Handler> Server<H> {
             done: Vec::new(),
             started,
             drain: None,
+            owner_is_told: false,
             openings_due: Tick::NEVER,
             has_ended: false,
             poll,
@@ -538,9 +541,13 @@ impl<H: Handler> Server<H> {
             client.armed = self.deadlines.arm(deadline, id);
         }
         let is_left = !connection.cursor.readings.is_empty() && !connection.is_reading();
+        let is_given_back = client.source.is_some() && connection.stage.is_resting();
         let is_done = connection.is_done();
         let wants_turn = connection.has_kept(&hub.turn)
             || client.is_readable && connection.wants_input(&hub.turn);
+        if is_given_back {
+            hub.give_back(id);
+        }
         if is_left {
             hub.clients.leaves_at_turns_end(id);
         }
@@ -586,6 +593,7 @@ impl<H> Server<H> {
         // The turn before may be long ago.
         self.app.hub.now = Instant::now();
         self.app.hub.turn.now = Tick::at(self.app.hub.now - self.started);
+        self.app.hub.called_for = None;
         Context { hub: &mut self.app.hub }
     }
 

@@ -55,6 +55,16 @@ impl Stage {
         most.clamp(1, limits.turn_read)
     }
 
+    /// Whether it has nothing more to do but to end.
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(self, Stage::Leaving | Stage::Done)
+    }
+
+    /// Whether it is between two requests.
+    pub(crate) fn is_resting(&self) -> bool {
+        matches!(self, Stage::Head(_))
+    }
+
     /// Bytes kept of a request or a message that is not whole.
     pub(crate) fn held_bytes(&self) -> usize {
         match self {

@@ -279,7 +279,9 @@ impl Listener {
                 let _ = socket.set_nodelay(true);
                 let stream = match tls {
                     Some(tls) if *has_tls => {
-                        let session = Session::new(tls)?;
+                        // It says nothing of the system if a session cannot be made.
+                        let gone = |_| io::ErrorKind::ConnectionAborted;
+                        let session = Session::new(tls).map_err(gone)?;
                         Stream::Tls(Box::new(Encrypted { socket, session, is_ending: false }))
                     }
                     _ => Stream::Tcp(socket),

@@ -45,9 +45,11 @@ pub(crate) fn summary(settings: &Settings) -> String {
         say("control", address);
     }
     match &config.root {
-        Some(path) if path.join(INDEX).is_file() => say("root", &path.display()),
         Some(path) => {
-            say("root", &format_args!("{} (without {INDEX}: / is a 404)", path.display()));
+            say("root", &path.display());
+            if !path.join(INDEX).is_file() {
+                say("note", &format_args!("there is no {INDEX} in the root: / is a 404"));
+            }
         }
         None => say("root", &"(the built-in page)"),
     }

@@ -322,11 +322,11 @@ mod over_pousse_v1 {
     }
 
     #[test]
-    fn a_handler_that_says_nothing_of_later_keeps_those_with_a_grant_to_what_they_have() {
+    fn a_handler_that_says_nothing_of_later_keeps_everyone_to_what_he_was_opened_with() {
         let (server, _asked) = start(true, true, |_| {});
         let mut nameless = open(&server, "/websocket");
         nameless.says(r#"{"subscribe":"tea"}"#);
-        assert_eq!(says(&mut nameless, "subscribed"), "tea");
+        assert_eq!(says(&mut nameless, "error")["status"], 403);
 
         let uri = "ws://localhost/websocket".parse().unwrap();
         let named = tungstenite::client::ClientRequestBuilder::new(uri)

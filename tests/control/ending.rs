@@ -49,5 +49,5 @@ fn to_the_end_it_is_open_says_that_no_clients_are_taken_and_is_not_waited_for() 
     drop(stubborn);
     running.join();
     assert!(has_ended(&mut kept), "the end of the server is the end of these as well");
-    assert!(reader.0.read().is_err());
+    assert_eq!(reader.hears_close().0, 1001, "the owner is told too, last of all");
 }

@@ -322,3 +322,23 @@ fn a_client_that_has_opened_is_no_opening_any_more() {
     assert_eq!(others[2].asks("GET /api/messages").status, 200);
     assert!(others[0].ends().is_empty());
 }
+
+#[test]
+fn one_who_asks_over_http_and_reads_nothing_is_dropped_once_for_its_memory() {
+    let running = Running::with(
+        |limits| {
+            limits.memory = 200_000;
+            limits.stall = Duration::from_secs(60);
+        },
+        Chat,
+    );
+    for _ in 0..10 {
+        running.remote.publish("t", vec![7; 60_000].as_slice()).unwrap();
+    }
+    let mut greedy = Peer::connect(running.address);
+    greedy.says(
+        "GET /api/messages?topic=t&after=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100),
+    );
+    running.counts("closed.memory", |now| now.closed(Reason::Memory) == 1);
+    assert_eq!(running.counters().refused(Reason::Memory), 1);
+}
