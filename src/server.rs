@@ -310,7 +310,10 @@ impl<H: Handler> Server<H> {
         }
         if client.is_read_closed && client.connection.stage.is_held() {
             // Nobody waits any more; whatever else was sent, its answer would go nowhere.
-            client.connection.receive_eof();
+            match client.stream.take_error() {
+                Some(error) => client.connection.abort(why_gone(&error)),
+                None => client.connection.receive_eof(),
+            }
             return self.app.hub.clients.touch(id);
         }
         if !client.is_readable || !client.connection.wants_input(&self.app.hub.turn) {

@@ -89,6 +89,11 @@ impl Stream {
         let _ = timeout;
     }
 
+    /// What has happened to the socket that no read or write has told yet.
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        self.tcp().and_then(|stream| stream.take_error().ok().flatten())
+    }
+
     /// The other end.
     pub(crate) fn peer(&self) -> Peer {
         match self.tcp().map(TcpStream::peer_addr) {

@@ -214,12 +214,17 @@ fn behind_a_trusted_proxy_the_limits_are_those_of_its_clients() {
     };
     let mut one = from(HERE);
     let mut other = from(HERE);
-    assert_eq!(asks(&mut one, "192.0.2.7"), 200);
+    let fields = "X-Forwarded-For: 192.0.2.7\r\n\r\n";
+    one.says(opening("/websocket").replace("\r\n\r\n", &format!("\r\n{fields}")));
+    assert_eq!(one.answer().status, 101);
     assert_eq!(asks(&mut other, "192.0.2.8"), 200);
     assert_eq!(asks(&mut other, "192.0.2.7"), 429, "it is here already, by the first connection");
     assert_eq!(asks(&mut other, "6.6.6.6, 192.0.2.7"), 429, "whatever it claims itself");
     assert_eq!(asks(&mut other, "192.0.2.9"), 200, "the connection of a proxy goes on");
-    assert_eq!(asks(&mut one, "198.51.100.9"), 403);
+    assert_eq!(asks(&mut from(HERE), "192.0.2.9"), 200, "one that rests is nobody's");
+    assert_eq!(asks(&mut other, "198.51.100.9"), 403);
+    drop(one);
+    running.counts("it has left", |now| now.closed(Reason::Gone) >= 1);
     assert_eq!(asks(&mut other, "192.0.2.7"), 200);
     // Nobody else is believed.
     let mut liar = from(THERE);
@@ -239,13 +244,22 @@ pub(crate) fn a_peer_whose_machine_has_gone_is_noticed_by_what_is_written_to_it(
         },
         Chat,
     );
-    let mut reader = cable.far_curl(&format!("http://{}/api/messages", running.address));
+    let _reader = cable.far_curl(&format!("http://{}/api/messages", running.address));
     running.counts("it reads", |now| now.streams == 1);
     cable.pull_out();
     running.remote.publish("general", "Is anybody there?").unwrap();
     running.counts("closed.ack-timeout", |now| now.closed(Reason::AckTimeout) == 1);
-    reader.kill().unwrap();
-    reader.wait().unwrap();
+}
+
+/// It is ended with the test.
+struct Curl(std::process::Child);
+
+impl Drop for Curl {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Two machines and a cable between them: a network namespace, and a pair of virtual devices.
@@ -282,10 +296,11 @@ impl Cable {
     }
 
     /// curl on the far machine, which goes on for ever.
-    fn far_curl(&self, url: &str) -> std::process::Child {
+    fn far_curl(&self, url: &str) -> Curl {
         let mut curl = Command::new("ip");
         curl.args(["netns", "exec", Self::NAME, "curl", "-sN", "-H", "Accept: text/event-stream"]);
-        curl.arg(url).stdout(std::process::Stdio::null()).spawn().unwrap()
+        curl.arg(url).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        Curl(curl.spawn().unwrap())
     }
 
     fn pull_out(&self) {
