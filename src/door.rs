@@ -11,6 +11,7 @@ use mio::Interest;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clients::{Client, token_of};
+use crate::config::is_loopback;
 use crate::drain::{self, Drain};
 use crate::exchange::Exchange;
 use crate::gate;
@@ -213,7 +214,11 @@ impl<H: Handler> Server<H> {
     fn welcome(&mut self, stream: Stream, peer: Peer, at: usize) {
         let hub = &mut self.app.hub;
         let is_control = self.listeners.is_control(at);
-        let source = match is_control {
+        let is_near = match peer {
+            Peer::Tcp(address) => is_loopback(address.ip()),
+            Peer::Unix => true,
+        };
+        let source = match is_control && is_near {
             // The owner gets in.
             true => Ok(None),
             false => hub.gate.admit(peer, &hub.turn.limits, hub.turn.now),

@@ -418,10 +418,19 @@ fn environment(
     Ok(given)
 }
 
+/// A file of settings is not longer.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
 fn file<'a>(table: &'a [Setting], path: &str) -> Result<Vec<Given<'a>>, Refusal> {
     let config = Refusal::config;
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| config(format!("cannot read the settings in {path:?}: {error}")))?;
+    // HUP reads it again, and must find the same and not wait.
+    let text = match std::fs::metadata(path).map(|it| it.is_file() && it.len() <= FILE_BYTES_MAX) {
+        Ok(true) => std::fs::read_to_string(path),
+        Ok(false) => Err(std::io::Error::other("it is no regular file of at most 1 MiB")),
+        Err(error) => Err(error),
+    };
+    let text =
+        text.map_err(|error| config(format!("cannot read the settings in {path:?}: {error}")))?;
     let mut given = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let place = format!("{}:{number}:", path.escape_debug());

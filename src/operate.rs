@@ -204,7 +204,12 @@ impl Hub {
         self.shown(id)?;
         log::info!("event=client_closed client={id} by={conn}");
         let reason = "closed by the owner of the server";
-        self.close(id, CloseCode::Policy, reason, Reason::Control);
+        if self.clients.get(id).is_some_and(Client::is_kept_open) {
+            self.close(id, CloseCode::Policy, reason, Reason::Control);
+        } else {
+            // What it is in the middle of saying is not heard any more.
+            self.end_now(id, Reason::Control);
+        }
         Ok(Response::new(204))
     }
 

@@ -46,7 +46,10 @@ impl Hub {
         // The path last: a long one is where the line is cut.
         log::log!(level, "event=refused client={conn} peer={peer} {refusal} path={path:?}");
         if let Some(client) = self.clients.get_mut(conn) {
-            client.connection.refuse(refusal, !request.is_whole(), &mut self.turn);
+            // Who has no business at the control listener is not to hold one of its few places.
+            let is_stranger = client.is_control && refusal.status == 401;
+            let is_last = !request.is_whole() || is_stranger;
+            client.connection.refuse(refusal, is_last, &mut self.turn);
         }
     }
 

@@ -2,12 +2,19 @@
 //!
 //! systemd's protocol, which others speak too: listeners come as descriptors from 3 on, counted in
 //! `LISTEN_FDS` (`sd_listen_fds(3)`); words go to the datagram socket `NOTIFY_SOCKET`
-//! (`sd_notify(3)`). Without these variables everything here does nothing. A datagram is handed to
-//! the service manager's queue, which is waited for only if that has stopped reading.
+//! (`sd_notify(3)`). Without these variables everything here does nothing. Nothing here
+//! waits for the service manager: a word that its queue has no room for is logged and lost.
 
+use std::ffi::OsStr;
+use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+#[cfg(target_os = "linux")]
+use std::os::unix::net::SocketAddr;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
 use pousse::Inherited;
@@ -74,8 +81,11 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// How often [`alive`] is to be said: twice in the time after which it would be restarted.
 pub(crate) fn heartbeat() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|limit| limit / 2).filter(|half| !half.is_zero())
+    sd_notify::watchdog_enabled().map(|limit| (limit / 2).max(HEARTBEAT_MIN))
 }
+
+/// More often would be work for its own sake.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 
 /// The loop goes round.
 pub(crate) fn alive() {
@@ -83,7 +93,22 @@ pub(crate) fn alive() {
 }
 
 fn notify(words: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(words) {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let text: String = words.iter().map(|word| format!("{word}\n")).collect();
+    if let Err(error) = send(&name, text.as_bytes()) {
         log::warn!("event=notify_failed error={:?}", error.to_string());
     }
+}
+
+/// Sends a datagram if that can be done at once: the loop waits for nobody, also not for a service
+/// manager that has stopped reading.
+fn send(name: &OsStr, text: &[u8]) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.as_bytes().strip_prefix(b"@") {
+        let address = SocketAddr::from_abstract_name(name)?;
+        return socket.send_to_addr(text, &address).map(drop);
+    }
+    socket.send_to(text, name).map(drop)
 }

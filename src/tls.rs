@@ -11,7 +11,7 @@
 
 #[cfg(feature = "tls")]
 use std::sync::Arc;
-use std::{fmt, fs, path::Path};
+use std::{fmt, fs, io, path::Path};
 
 #[cfg(feature = "tls")]
 use rustls::ServerConfig;
@@ -59,7 +59,7 @@ impl Tls {
     pub fn load(certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, Error> {
         let open = |what: &str, path: &Path| {
             let name = format!("{what} {}", path.display());
-            match fs::read(path) {
+            match read_file(path) {
                 Ok(bytes) => Ok((bytes, name)),
                 Err(error) => Err(Error::Tls(format!("{name} cannot be read: {error}"))),
             }
@@ -72,6 +72,17 @@ impl Tls {
     /// The end of the certificate's validity as seconds of Unix time, if it can be read.
     pub fn not_after(&self) -> Option<u64> {
         self.not_after
+    }
+}
+
+/// The bytes of a regular file of no strange size: whoever reloads must not be made to wait by a
+/// pipe or a device, nor to take in a disk.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    const BYTES_MAX: u64 = 1 << 20;
+    let is_fit = |found: fs::Metadata| found.is_file() && found.len() <= BYTES_MAX;
+    match fs::metadata(path).map(is_fit)? {
+        true => fs::read(path),
+        false => Err(io::Error::other("it is no regular file of at most 1 MiB")),
     }
 }
 

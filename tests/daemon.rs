@@ -537,6 +537,19 @@ fn post(address: &str, token: &str) -> String {
 }
 
 #[test]
+fn what_is_no_regular_file_is_not_waited_for() {
+    let fifo = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("settings.fifo");
+    let _ = std::fs::remove_file(&fifo);
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let fifo = fifo.to_str().unwrap();
+    refused(&mut pousse(&["--config", fifo]), 78, &["settings.fifo", "no regular file"]);
+    let words = ["settings.fifo", "no regular file"];
+    refused(&mut pousse(&["--tls-cert", fifo, "--tls-key", fifo]), 78, &words);
+    refused(&mut pousse(&["--check", "--tls-cert", fifo, "--tls-key", fifo]), 78, &words);
+    refused(&mut pousse(&["--config", "/dev/zero"]), 78, &["/dev/zero", "no regular file"]);
+}
+
+#[test]
 fn from_other_machines_the_control_listener_asks_for_a_token() {
     let path = tokens("control.tokens", &format!("alice {ALICE}\n"));
     let flags = ["--listen", "127.0.0.1:0", "--token-file", &path, "--control"];
