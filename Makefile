@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 FLAGS ?=
+ADDR ?= 127.0.0.1:8443
 
 .PHONY: help run run-tls test check doc clean
 
@@ -11,9 +12,9 @@ help: ## what can be made
 run: ## page, chat and API on http://127.0.0.1:8080 (FLAGS="--listen 127.0.0.1:9000")
 	$(CARGO) run --release -- $(FLAGS)
 
-run-tls: ## the same on https://127.0.0.1:8443, with a certificate that signs itself
+run-tls: ## the same on https://127.0.0.1:8443, with a certificate that signs itself (ADDR=127.0.0.1:9443)
 	$(CARGO) run --quiet --example tls_certificate -- target/tls
-	$(CARGO) run --release -- --listen 127.0.0.1:8443 --tls-cert target/tls/cert.pem \
+	$(CARGO) run --release -- --listen $(ADDR) --tls-cert target/tls/cert.pem \
 	  --tls-key target/tls/key.pem $(FLAGS)
 
 test: ## every test; a part that is missing on this machine is SKIPPED and named

@@ -47,7 +47,7 @@ impl<H: Handler> Server<H> {
             "event=drain clients={} code={code} over={:?} within={limit:?} hint={:?}",
             hub.clients.len(),
             drain::spread_over(limit),
-            "to end at once: Context::stop; of the daemon: a second TERM or INT"
+            "a second TERM or INT (or Context::stop) ends it at once"
         );
         // Its owner can ask for the rest to the end, and nobody waits for him.
         self.listeners.close(self.poll.registry(), true);

@@ -60,7 +60,7 @@ impl Sources {
         let (Some(path), Some(names)) = (&self.token_file, &mut bearers.names) else {
             return Ok(());
         };
-        let tokens = Tokens::load(path)?;
+        let tokens = Tokens::load_again(path)?;
         log::info!("event=reload what=tokens names={}", tokens.len());
         names.replace(tokens);
         warn_if_public(names.is_public());

@@ -52,6 +52,18 @@ impl Tokens {
     /// # Errors
     /// What is wrong, with file and line, and never with a token.
     pub(crate) fn load(path: &Path) -> Result<Self, String> {
+        Self::read(path, false)
+    }
+
+    /// Reads it while the server runs: then a file of no names is one that takes back all of them.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) fn load_again(path: &Path) -> Result<Self, String> {
+        Self::read(path, true)
+    }
+
+    fn read(path: &Path, may_be_empty: bool) -> Result<Self, String> {
         let shown = path.display().to_string().escape_debug().to_string();
         let cannot = |error| format!("cannot read the token file {shown}: {error}");
         let metadata = fs::metadata(path).map_err(|error| cannot(error.to_string()))?;
@@ -67,7 +79,11 @@ impl Tokens {
         if text.len() > FILE_BYTES_MAX {
             return Err(cannot(format!("it has over {FILE_BYTES_MAX} bytes")));
         }
-        let lines = parse(&shown, &text)?;
+        let is_nobody = text.lines().all(|line| line.trim().is_empty() || is_comment(line));
+        let lines = match may_be_empty && is_nobody {
+            true => Vec::new(),
+            false => parse(&shown, &text)?,
+        };
         Ok(Self { lines, is_public: metadata.permissions().mode() & 0o004 != 0 })
     }
 
@@ -75,6 +91,10 @@ impl Tokens {
     pub(crate) fn len(&self) -> usize {
         self.lines.len()
     }
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with('#')
 }
 
 /// What the log says of a file that everyone can read.

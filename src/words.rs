@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 
-use pousse::{Address, Error, LIMITS, Limits, Tls};
+use pousse::{Address, Config, Error, LIMITS, Limits, Tls};
 
 use crate::flags::{Set, Setting, Settings};
 use crate::reload::load;
@@ -60,10 +60,12 @@ pub(crate) fn summary(settings: &Settings) -> String {
     match config.publish {
         Some(_) if settings.publish_token => say("publish", &"token"),
         Some(publish) => say("publish", &publish),
+        None if is_for_this_machine(config) => {
+            say("publish", &"anyone (as only this machine can connect)");
+        }
         None => say(
             "publish",
-            &"(anyone if every address is a loopback one and neither host nor trust-proxy is \
-               given, else nobody)",
+            &"nobody (as not every address is a loopback one, or host or trust-proxy is given)",
         ),
     }
     if let Some(path) = &settings.token_file {
@@ -91,6 +93,19 @@ pub(crate) fn summary(settings: &Settings) -> String {
 pub(crate) fn memory_bytes_max(limits: &Limits, has_tls: bool) -> usize {
     let client = if has_tls { Tls::CLIENT_BYTES_MAX } else { 0 };
     limits.memory_bytes_max().saturating_add(limits.max_clients.saturating_mul(client))
+}
+
+/// Whether nobody else can connect, as the server will judge it by the sockets.
+fn is_for_this_machine(config: &Config) -> bool {
+    let is_loopback = |address: &Address| match address {
+        Address::Tcp { host, .. } => {
+            let ip = host.parse::<IpAddr>();
+            host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+        }
+        Address::Unix(_) => false,
+    };
+    let is_behind_proxy = !config.hosts.is_empty() || !config.trusted_proxies.is_empty();
+    !is_behind_proxy && config.listen.iter().all(is_loopback)
 }
 
 /// Whether an address can be one to listen on, as far as can be told without doing so.

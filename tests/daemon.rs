@@ -537,6 +537,18 @@ fn post(address: &str, token: &str) -> String {
 }
 
 #[test]
+fn a_token_file_of_no_names_takes_back_all_of_them() {
+    let path = tokens("taken_back.tokens", &format!("alice {ALICE}\n"));
+    let flags = ["--listen", "127.0.0.1:0", "--publish", "token", "--token-file", &path];
+    let (running, address) = Running::start(&flags);
+    assert_eq!(post(&address, ALICE), "201");
+    std::fs::write(&path, "# nobody any more\n").unwrap();
+    running.signal(Signal::HUP);
+    assert!(running.line_with("event=reload what=tokens").contains("names=0"));
+    assert_eq!(post(&address, ALICE), "401");
+}
+
+#[test]
 fn what_is_no_regular_file_is_not_waited_for() {
     let fifo = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("settings.fifo");
     let _ = std::fs::remove_file(&fifo);
