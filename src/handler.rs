@@ -83,9 +83,10 @@ pub trait Handler {
     }
 
     /// Whether a WebSocket of pousse.v1 may subscribe to one more topic, or publish. A client that
-    /// is refused is told so (403) and stays connected. It is not asked
-    /// about what the handler does itself: in text mode `on_message` publishes, so `on_message` looks
-    /// at [`Context::grant`] first (`examples/authorize.rs`).
+    /// is refused is told so (403) and stays connected.
+    ///
+    /// Not asked about what the handler does itself: in text mode `on_message` publishes, so
+    /// `on_message` looks at [`Context::grant`] first (`examples/authorize.rs`).
     ///
     /// Not asked where `authorize` said [`Decision::AllowAll`]. Unless it is written, a client may
     /// do nothing more here than what it was opened with.
