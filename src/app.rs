@@ -233,12 +233,13 @@ impl<H: Handler> App<H> {
             client.connection.exchange.origin = None;
         }
         let is_private = request.peer() == Peer::Unix || self.hub.is_on_loopback(id);
-        let is_asked = is_private || !request.content().is_empty();
-        let asked = match is_asked {
-            true => Ok(()),
-            false => self.authorize(id, &request, Access::Operate),
+        // With its content it comes a second time.
+        let is_first = request.content().is_empty();
+        let allowed = match !is_private && is_first {
+            true => self.authorize(id, &request, Access::Operate),
+            false => Ok(()),
         };
-        let action = match asked.and_then(|()| control::route(&request, &self.hub.rules)) {
+        let action = match allowed.and_then(|()| control::route(&request, &self.hub.rules)) {
             Ok(action) => action,
             Err(refusal) => return self.hub.refuse(id, &request, &refusal),
         };
