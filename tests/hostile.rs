@@ -44,6 +44,8 @@ mod peer;
 mod readers;
 #[path = "hostile/session.rs"]
 mod session;
+#[path = "limits/silent.rs"]
+mod silent;
 #[path = "hostile/smuggling.rs"]
 mod smuggling;
 #[allow(dead_code, reason = "the scripts use all of it")]

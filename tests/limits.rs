@@ -30,12 +30,15 @@ mod peer;
 mod process;
 #[path = "limits/running.rs"]
 mod running;
+#[path = "limits/silent.rs"]
+mod silent;
 #[path = "limits/turn.rs"]
 mod turn;
 #[path = "limits/websocket.rs"]
 mod websocket;
 
 use pousse::{Config, LIMITS, Limits, Reason};
+use silent::SILENT;
 
 /// Which test is whose. A test that is no longer there does not compile.
 const TESTED: &[(&str, fn())] = &[
@@ -97,27 +100,6 @@ fn every_limit_has_a_test_and_every_test_a_limit() {
     let tested: Vec<&str> = TESTED.iter().map(|(name, _)| *name).collect();
     assert_eq!(tested, limits, "TESTED follows the table of config.rs");
 }
-
-/// Limits that end nothing and refuse nothing: they shorten, share out, drop the oldest, or make
-/// somebody wait. All others are words of a [`Reason`].
-const SILENT: &[&str] = &[
-    "history",
-    "history-bytes",
-    "history-age",
-    "history-total",
-    "wait-max",
-    "poll-bytes",
-    "ping",
-    "outbox-soft",
-    "turn-read",
-    "turn-messages",
-    "turn-write",
-    "turn-accept",
-    "turn-handshakes",
-    "turn-readers",
-    "turn-time",
-    "slow-handler",
-];
 
 #[test]
 fn a_limit_that_ends_or_refuses_something_is_the_word_of_a_reason() {

@@ -2,6 +2,7 @@
 //! `event=refused`, `event=closed` or `event=full`, as `reason=`. Each is made small and gone over
 //! by one peer; what is answered and counted is `tests/limits.rs`.
 
+use crate::silent::SILENT;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::peer::{PATIENCE, Peer, ms, opening, posting};
@@ -13,26 +14,6 @@ struct Word(&'static str, &'static [&'static str], fn(&Server) -> Vec<Peer>);
 
 /// One of the events that tell of a limit.
 const EVENTS: [&str; 3] = [" event=refused ", " event=closed ", " event=full "];
-
-/// Limits that end nothing and refuse nothing.
-const SILENT: [&str; 16] = [
-    "history",
-    "history-bytes",
-    "history-age",
-    "history-total",
-    "wait-max",
-    "poll-bytes",
-    "ping",
-    "outbox-soft",
-    "turn-read",
-    "turn-messages",
-    "turn-write",
-    "turn-accept",
-    "turn-handshakes",
-    "turn-readers",
-    "turn-time",
-    "slow-handler",
-];
 
 /// Limits that have no line of their own, and why.
 const LEFT_OUT: [(&str, &str); 4] = [

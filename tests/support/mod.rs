@@ -39,8 +39,8 @@ pub(crate) fn now() -> Instant {
 
 /// The program, running.
 pub(crate) struct Server {
-    child: Child,
-    said: Arc<Said>,
+    pub(crate) child: Child,
+    pub(crate) said: Arc<Said>,
     collector: Option<JoinHandle<()>>,
     doors: Vec<Door>,
 }
@@ -58,14 +58,14 @@ pub(crate) enum Door {
 
 /// What the program has written to its standard error so far.
 #[derive(Default)]
-struct Said {
+pub(crate) struct Said {
     lines: Mutex<(Vec<String>, bool)>,
     more: Condvar,
 }
 
 impl Said {
     /// Waits until `wanted` has an answer for the lines and whether they have ended.
-    fn wait<T>(
+    pub(crate) fn wait<T>(
         &self,
         patience: Duration,
         mut wanted: impl FnMut(&[String], bool) -> Option<T>,
@@ -93,18 +93,11 @@ impl Server {
         Server::try_start_by(program(env!("CARGO_BIN_EXE_pousse")), flags)
     }
 
-    /// The same with so many descriptors and no more.
-    #[allow(dead_code, reason = "for hostile.rs")]
-    pub(crate) fn start_with_descriptors(descriptors: usize, flags: &[&str]) -> Server {
-        let mut command = program("/bin/sh");
-        let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
-        command.args(["-c", &script, env!("CARGO_BIN_EXE_pousse")]);
-        Server::try_start_by(command, flags).unwrap_or_else(|(status, stderr)| {
-            panic!("pousse {} ended at once, {status}:\n{stderr}", flags.join(" "))
-        })
-    }
-
-    fn try_start_by(mut command: Command, flags: &[&str]) -> Result<Server, (ExitStatus, String)> {
+    /// The same of a command that becomes the program with these flags.
+    pub(crate) fn try_start_by(
+        mut command: Command,
+        flags: &[&str],
+    ) -> Result<Server, (ExitStatus, String)> {
         // Nothing of the tester's own settings, but coverage counters must find their file.
         command.env_clear();
         command.envs(std::env::vars_os().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
@@ -147,12 +140,6 @@ impl Server {
         Ok(server)
     }
 
-    /// The name under which the system knows it.
-    #[allow(dead_code, reason = "for hostile.rs")]
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Where it listens, in the order of its start lines.
     pub(crate) fn doors(&self) -> &[Door] {
         &self.doors
@@ -180,12 +167,6 @@ impl Server {
                 (found || ended).then_some(found)
             })
             .unwrap_or(false)
-    }
-
-    /// Lets this much time go by, unless it ends.
-    #[allow(dead_code, reason = "for hostile.rs")]
-    pub(crate) fn waits(&self, time: Duration) {
-        self.said.wait(time, |_, ended| ended.then_some(()));
     }
 
     /// Sends it a signal.
