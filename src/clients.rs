@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use mio::Token;
 use slab::Slab;
 
 use crate::connection::Connection;
@@ -17,6 +16,7 @@ use crate::http::Peer;
 use crate::id::{ConnId, Grant};
 use crate::log::Log;
 use crate::metrics::Reason;
+use crate::net::Token;
 use crate::network::Network;
 use crate::stream::Stream;
 use crate::tick::Tick;

@@ -7,7 +7,6 @@
 use std::io;
 use std::time::Duration;
 
-use mio::Interest;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clients::{Client, token_of};
@@ -20,6 +19,7 @@ use crate::http::Peer;
 use crate::id::ConnId;
 use crate::listeners::Comes;
 use crate::metrics::Reason;
+use crate::net::Interest;
 use crate::server::Server;
 use crate::stream::Stream;
 use crate::tick::Tick;

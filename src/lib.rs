@@ -56,7 +56,7 @@
 //!     deadlines   who must be looked at by when  bucket     how much at once
 //!     drain       who is told of the end when    tls        a certificate and its key
 //!     exposition  metrics as text
-//!  0  id  message  error  metrics  network  tick  json  input  percent  process
+//!  0  id  message  error  metrics  net  network  tick  json  input  percent  process
 //! ```
 //!
 //! # Features
@@ -101,6 +101,7 @@ mod log;
 mod long_poll;
 mod message;
 mod metrics;
+mod net;
 mod network;
 mod operate;
 mod origin;

@@ -5,15 +5,13 @@
 //! whoever waits longer than a pause is accepted by the one descriptor that is kept for that, is
 //! told, and is let go.
 
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
-
-use mio::{Registry, Token};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::http::Peer;
+use crate::net::{Registry, Spare, Token};
 use crate::stream::{Inherited, Listener, Stream};
 use crate::tls::Tls;
 
@@ -26,7 +24,7 @@ pub(crate) struct Listeners {
     /// The last attempt failed as well.
     is_exhausted: bool,
     /// A descriptor that is kept for the time when there is no other.
-    spare: Option<File>,
+    spare: Option<Spare>,
 }
 
 #[derive(Debug)]
@@ -194,7 +192,7 @@ impl Listeners {
     /// Keeps a descriptor, by which one can be told who comes when there is no other.
     pub(crate) fn keep_spare(&mut self) {
         if self.spare.is_none() {
-            self.spare = File::open("/dev/null").ok();
+            self.spare = Spare::new().ok();
         }
     }
 

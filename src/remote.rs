@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use bytes::Bytes;
-use mio::Waker;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::error::RemoteError;
 use crate::id::ConnId;
 use crate::message::{Kind, Message};
+use crate::net::Waker;
 
 /// Pushes from another thread. Clone it, send it, keep it: nothing here ever waits.
 ///

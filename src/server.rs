@@ -12,15 +12,10 @@
 //!   slot that was reused in it.
 //! - A peer's fault ends that one connection; a handler's panic does too. Neither ends the loop.
 
-#![expect(clippy::disallowed_methods, reason = "the loop is where the clock is read")]
-
 use std::cmp::Reverse;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use mio::event::Source;
-use mio::{Events, Interest, Poll, Token, Waker};
+use std::time::{Duration, Instant};
 
 use crate::app::App;
 use crate::config::{Config, Publish};
@@ -35,6 +30,7 @@ use crate::hub::Hub;
 use crate::id::ConnId;
 use crate::listeners::Listeners;
 use crate::metrics::Reason;
+use crate::net::{self, Events, Interest, Poll, Source, Token, Waker};
 use crate::outbox::{Flush, Sink};
 use crate::remote::{Commands, Remote};
 use crate::stream::{Inherited, Listener};
@@ -122,8 +118,8 @@ impl<H: Handler> Server<H> {
         config.check_control()?;
         let listeners = Listeners::bind(&config, inherited, poll.registry(), LISTENERS_FROM)?;
         let on_loopback: Vec<bool> = listeners.iter().map(Listener::is_loopback).collect();
-        let started = Instant::now();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started = net::now();
+        let unix = net::unix_time();
         let run = u64::try_from(unix.as_millis()).unwrap_or(0);
         let limits = &config.limits;
         let mut hub = Hub::new(&config, files, on_loopback, started, run);
@@ -183,7 +179,7 @@ impl<H: Handler> Server<H> {
         self.deliver(); //       6  from the log to the outboxes to the sockets
         self.forget(); //        7  those who are done
         self.accept(); //        8  last, so that no slot is reused before the next turn
-        let took = Instant::now() - self.app.hub.now;
+        let took = net::now() - self.app.hub.now;
         self.app.hub.turn.counters.turn_time.observe(took);
         Ok(self.rest())
     }
@@ -197,8 +193,8 @@ impl<H: Handler> Server<H> {
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(Error::Poll(error)),
         }
-        let now = Instant::now();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = net::now();
+        let unix = net::unix_time();
         self.app.hub.now = now;
         self.app.hub.turn.begin(Tick::at(now - self.started), unix.as_secs());
         Ok(())
@@ -224,7 +220,7 @@ impl<H: Handler> Server<H> {
         let wake = hub.wakes.peek().map(|Reverse((at, ..))| *at);
         let paused = self.listeners.paused_until();
         let soonest = [tick, wake, paused].into_iter().flatten().min()?;
-        Some(soonest.saturating_duration_since(Instant::now()))
+        Some(soonest.saturating_duration_since(net::now()))
     }
 
     // 2
@@ -272,7 +268,7 @@ impl<H: Handler> Server<H> {
         let mut scratch = std::mem::take(&mut self.scratch);
         // Those who are not reached in time go first in the next turn.
         let mut busy = std::mem::take(&mut self.busy);
-        let mut now = Instant::now();
+        let mut now = net::now();
         let until = now + self.app.hub.turn.limits.turn_time;
         let mut reached = 0;
         for &id in &busy {
@@ -289,7 +285,7 @@ impl<H: Handler> Server<H> {
         self.scratch = scratch;
         let mut ready = std::mem::take(&mut self.ready);
         for token in ready.drain(..) {
-            let since = Instant::now();
+            let since = net::now();
             self.app.call(None, |handler, ctx| handler.on_ready(token, ctx));
             self.clock(since, None);
         }
@@ -386,7 +382,7 @@ impl<H: Handler> Server<H> {
             let event = client.connection.handle_timeout(&mut hub.turn);
             hub.clients.touch(id);
             if let Some(Event::Fault(fault)) = event {
-                let since = Instant::now();
+                let since = net::now();
                 self.app.fault(id, fault.code, fault.text);
                 self.clock(since, Some(id));
             }
@@ -399,7 +395,7 @@ impl<H: Handler> Server<H> {
                 break;
             }
             self.app.hub.wakes.pop();
-            let since = Instant::now();
+            let since = net::now();
             self.app.call(None, |handler, ctx| handler.on_wake(token, ctx));
             self.clock(since, None);
         }
@@ -408,7 +404,7 @@ impl<H: Handler> Server<H> {
     /// Notes how long a step took that began at `since`, and says so if that was too long, at most
     /// once in a second; returns the present.
     pub(crate) fn clock(&mut self, since: Instant, id: Option<ConnId>) -> Instant {
-        let now = Instant::now();
+        let now = net::now();
         if now - since <= self.app.hub.turn.limits.slow_handler {
             return now;
         }
@@ -427,7 +423,7 @@ impl<H: Handler> Server<H> {
 
     /// The moment that it is, for what is timed elsewhere.
     pub(crate) fn present() -> Instant {
-        Instant::now()
+        net::now()
     }
 
     // 5
@@ -441,7 +437,7 @@ impl<H: Handler> Server<H> {
 
     fn deliver(&mut self) {
         let mut touched = self.app.hub.clients.take_touched();
-        let until = Instant::now() + self.app.hub.turn.limits.turn_time;
+        let until = net::now() + self.app.hub.turn.limits.turn_time;
         let mut visited = 0;
         for &id in &touched {
             visited += 1;
@@ -449,7 +445,7 @@ impl<H: Handler> Server<H> {
                 client.is_touched = false;
             }
             self.visit(id);
-            if visited % 16 == 0 && Instant::now() >= until {
+            if visited % 16 == 0 && net::now() >= until {
                 break;
             }
         }
@@ -470,7 +466,7 @@ impl<H: Handler> Server<H> {
         if self.app.hub.clients.next_spreading().is_none() {
             return;
         }
-        let until = Instant::now() + self.app.hub.turn.limits.turn_time;
+        let until = net::now() + self.app.hub.turn.limits.turn_time;
         while let Some(topic) = self.app.hub.clients.next_spreading() {
             self.app.hub.clients.begin_slice(topic, &self.app.hub.log);
             for _ in 0..self.app.hub.turn.limits.turn_readers {
@@ -480,7 +476,7 @@ impl<H: Handler> Server<H> {
                 }
             }
             let through_since = self.app.hub.clients.end_slice(&mut self.app.hub.log);
-            let now = Instant::now();
+            let now = net::now();
             if let Some(since) = through_since {
                 self.app.hub.turn.counters.fanout_time.observe(now - since);
             }
@@ -594,7 +590,7 @@ impl<H> Server<H> {
     /// What a handler has, for use before and between turns.
     pub fn context(&mut self) -> Context<'_> {
         // The turn before may be long ago.
-        self.app.hub.now = Instant::now();
+        self.app.hub.now = net::now();
         self.app.hub.turn.now = Tick::at(self.app.hub.now - self.started);
         self.app.hub.called_for = None;
         Context { hub: &mut self.app.hub }

@@ -9,13 +9,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mio::event::Source;
-use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use mio::{Interest, Registry, Token};
-
 use crate::config::{Address, is_loopback};
 use crate::error::Error;
 use crate::http::Peer;
+use crate::net::{
+    self, Interest, Registry, Source, TcpListener, TcpStream, Token, UnixListener, UnixStream,
+};
 use crate::outbox::Sink;
 use crate::tls::Tls;
 use crate::tls_session::{Received, Session};
@@ -80,13 +79,10 @@ impl Stream {
     /// Bounds how long bytes may stay unacknowledged. Else a peer whose machine has gone is noticed
     /// by who writes to it only when the system has tried for a quarter of an hour.
     pub(crate) fn set_ack_timeout(&self, timeout: Duration) {
-        #[cfg(target_os = "linux")]
         if let Some(stream) = self.tcp() {
             // Best effort: without it the peer is noticed later.
-            let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout));
+            let _ = net::set_ack_timeout(stream, timeout);
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = timeout;
     }
 
     /// What has happened to the socket that no read or write has told yet.
@@ -380,7 +376,7 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
 fn queue_more(listener: &TcpListener) {
     // The system lowers it to what it allows. It listens already, so nothing is lost if it refuses.
     const QUEUE: i32 = 4096;
-    let _ = socket2::SockRef::from(listener).listen(QUEUE);
+    let _ = net::queue_more(listener, QUEUE);
 }
 
 /// A dead socket file is replaced, a live one is not stolen, and what is no socket is not touched.
