@@ -516,6 +516,12 @@ limits! {
     outbox_soft: bytes = 256 * KIB, limit "outbox-soft", zero false;
     /// Bytes waiting for one client from which on a direct send to it is refused (`Full`).
     outbox: bytes = MIB, limit "outbox", zero false;
+    /// Messages sent to one client alone that wait, from which on another is refused (`Full`); from
+    /// a quarter of them on no more is read from it.
+    outbox_messages: count = 4096, limit "outbox-messages", zero false;
+    /// Bytes for one client that the system takes before it can send them (`TCP_NOTSENT_LOWAT`, on
+    /// Linux); what is more waits where it is counted. 0: the system's own measure.
+    unsent: bytes = 16 * KIB, limit "unsent", zero true;
     /// How long bytes may wait for a client that takes none of them. Close code 1013.
     stall: time = s(10), limit "stall", zero false;
     /// How long the peer's system may leave bytes unacknowledged (`TCP_USER_TIMEOUT`, on Linux).
@@ -525,7 +531,7 @@ limits! {
     /// Bytes read from one client in one turn.
     turn_read: bytes = 64 * KIB, limit "turn-read", zero false;
     /// Messages of one client handed to the handler in one turn.
-    turn_messages: count = 1024, limit "turn-messages", zero false;
+    turn_messages: count = 256, limit "turn-messages", zero false;
     /// Bytes written to one client in one turn.
     turn_write: bytes = 256 * KIB, limit "turn-write", zero false;
     /// Connections accepted by one listener in one turn.

@@ -168,6 +168,7 @@ impl Connection {
             }
             Stage::Leaving | Stage::WebSocket(_) if self.until <= now => {
                 turn.counters.count_refused(Reason::CloseTimeout);
+                self.tell_close_timeout();
                 self.abort(Reason::CloseTimeout);
             }
             Stage::WebSocket(live) => {
@@ -489,7 +490,7 @@ impl Connection {
 
     /// So much waits that nothing more is taken from the peer.
     fn is_full(&self, turn: &Turn) -> bool {
-        self.waiting_bytes() >= turn.limits.outbox_soft
+        self.out.is_full(&turn.limits)
     }
 
     fn receive_head<'s>(&mut self, input: &mut &'s mut [u8], turn: &mut Turn) -> Option<Event<'s>> {
@@ -648,6 +649,16 @@ impl Connection {
         self.kept = None;
         self.stage = Stage::Leaving;
         self.until = Tick::NEVER;
+    }
+
+    /// The peer took no part in an end, which has its own reason and its own line.
+    fn tell_close_timeout(&self) {
+        let began = self.ending(Reason::CloseTimeout).why;
+        let is_new = self.transport() != Transport::Http || began.is_of_peer();
+        let (id, peer) = (self.id, self.peer);
+        let level = if is_new { log::Level::Info } else { log::Level::Debug };
+        let reason = Reason::CloseTimeout;
+        log::log!(level, "event=refused client={id} peer={peer} began={began} reason={reason}");
     }
 
     /// Notes how it ended; what is known first is true.

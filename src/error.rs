@@ -106,7 +106,8 @@ macro_rules! sentences {
 pub enum SendError {
     /// The client has left, is leaving, or reads no WebSocket.
     Gone,
-    /// More than `outbox` bytes already wait for this client; nothing of the message was taken.
+    /// `outbox` bytes, or `outbox_messages` messages, already wait for this client; nothing of the
+    /// message was taken.
     Full,
 }
 

@@ -12,8 +12,9 @@ use std::time::Duration;
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use socket2::TcpKeepalive;
 
-use crate::config::{Address, is_loopback};
+use crate::config::{Address, Limits, is_loopback};
 use crate::error::Error;
 use crate::http::Peer;
 use crate::outbox::Sink;
@@ -75,18 +76,6 @@ impl Stream {
             }
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
         }
-    }
-
-    /// Bounds how long bytes may stay unacknowledged. Else a peer whose machine has gone is noticed
-    /// by who writes to it only when the system has tried for a quarter of an hour.
-    pub(crate) fn set_ack_timeout(&self, timeout: Duration) {
-        #[cfg(target_os = "linux")]
-        if let Some(stream) = self.tcp() {
-            // Best effort: without it the peer is noticed later.
-            let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout));
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = timeout;
     }
 
     /// What has happened to the socket that no read or write has told yet.
@@ -329,6 +318,33 @@ impl Listener {
         }
     }
 
+    /// Bounds what the system does for each client. Those accepted from a listener have what is set
+    /// on it, so no client costs a call.
+    ///
+    /// - `unsent`: it takes no more than it can send soon, so what waits, waits in an outbox, where
+    ///   it is counted and can be cut.
+    /// - `ack-timeout`: else a peer whose machine has gone is noticed by who writes to it only when
+    ///   the system has tried for a quarter of an hour;
+    /// - and by who writes nothing to it never, but for the questions of `SO_KEEPALIVE`.
+    pub(crate) fn set_options(&self, limits: &Limits) {
+        let Listener::Tcp(listener, _) = self else { return };
+        let socket = socket2::SockRef::from(listener);
+        // Best effort, all of it: without it the peer is noticed later, or the system holds more.
+        let keepalive =
+            TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
+        #[cfg(target_os = "linux")]
+        {
+            let keepalive = keepalive.with_retries(KEEPALIVE_TRIES);
+            let _ = socket.set_tcp_keepalive(&keepalive);
+            let _ = socket.set_tcp_user_timeout(Some(limits.ack_timeout));
+            if let Ok(unsent @ 1..) = u32::try_from(limits.unsent) {
+                let _ = socket.set_tcp_notsent_lowat(unsent);
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (socket.set_tcp_keepalive(&keepalive), limits);
+    }
+
     /// Asks for no more events.
     pub(crate) fn deregister(&mut self, registry: &Registry) {
         // It is closed next, which does the same.
@@ -374,6 +390,13 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
     }
     Err(last)
 }
+
+/// A peer from which nothing has come for so long is asked whether it is there, and, as long as no
+/// answer comes, again. After the last question the socket ends (`ETIMEDOUT`).
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+#[cfg(target_os = "linux")]
+const KEEPALIVE_TRIES: u32 = 3;
 
 /// Asks for a longer queue of connections that are not accepted yet. mio asks for 128; whoever
 /// finds no place there tries again after a second, and thousands may reconnect at once.
