@@ -168,7 +168,7 @@ impl Connection {
             }
             Stage::Leaving | Stage::WebSocket(_) if self.until <= now => {
                 turn.counters.count_refused(Reason::CloseTimeout);
-                self.tell_close_timeout();
+                self.ending(Reason::CloseTimeout).tell_late(self.id, self.peer, self.transport());
                 self.abort(Reason::CloseTimeout);
             }
             Stage::WebSocket(live) => {
@@ -360,9 +360,7 @@ impl Connection {
     /// What the socket said; the connection is to be aborted then.
     pub fn write_to(&mut self, sink: &mut impl Sink, turn: &mut Turn) -> std::io::Result<Flush> {
         let result = self.out.write_to(sink, turn);
-        if let Ok(Flush::Drained) = result
-            && self.until == Tick::NEVER
-        {
+        if matches!(result, Ok(Flush::Drained)) && self.until == Tick::NEVER {
             self.until = match &self.stage {
                 Stage::Head(_) => turn.now.after(turn.limits.idle_timeout),
                 Stage::WebSocket(live) if live.is_open() => Tick::NEVER,
@@ -649,16 +647,6 @@ impl Connection {
         self.kept = None;
         self.stage = Stage::Leaving;
         self.until = Tick::NEVER;
-    }
-
-    /// The peer took no part in an end, which has its own reason and its own line.
-    fn tell_close_timeout(&self) {
-        let began = self.ending(Reason::CloseTimeout).why;
-        let is_new = self.transport() != Transport::Http || began.is_of_peer();
-        let (id, peer) = (self.id, self.peer);
-        let level = if is_new { log::Level::Info } else { log::Level::Debug };
-        let reason = Reason::CloseTimeout;
-        log::log!(level, "event=refused client={id} peer={peer} began={began} reason={reason}");
     }
 
     /// Notes how it ended; what is known first is true.

@@ -37,7 +37,7 @@ use crate::listeners::Listeners;
 use crate::metrics::Reason;
 use crate::outbox::{Flush, Sink};
 use crate::remote::{Commands, Remote};
-use crate::stream::{Inherited, Listener};
+use crate::stream::{Inherited, Listener, why_gone};
 use crate::tick::Tick;
 use crate::tls_session::Received;
 
@@ -76,6 +76,8 @@ pub struct Server<H> {
     /// When clients who have not made a request may have to make room.
     pub(crate) openings_due: Tick,
     pub(crate) has_ended: bool,
+    /// The process that made it.
+    process: u32,
 }
 
 /// What a visit to a client came to.
@@ -150,6 +152,7 @@ impl<H: Handler> Server<H> {
             owner_is_told: false,
             openings_due: Tick::NEVER,
             has_ended: false,
+            process: std::process::id(),
             poll,
             listeners,
         })
@@ -158,10 +161,11 @@ impl<H: Handler> Server<H> {
     /// Serves until a handler, a [`Remote`] or a drain ends it.
     ///
     /// # Errors
-    /// [`Error::Poll`]: the system cannot tell any more what is ready.
+    /// [`Error::Poll`]: the system cannot tell any more what is ready. [`Error::Forked`].
     pub fn run(&mut self) -> Result<(), Error> {
+        self.is_no_fork()?;
         while !self.has_ended {
-            self.turn(None)?;
+            self.go_round(None)?;
         }
         Ok(())
     }
@@ -171,10 +175,15 @@ impl<H: Handler> Server<H> {
     /// is ready).
     ///
     /// # Errors
-    /// [`Error::Poll`]: the system cannot tell any more what is ready.
+    /// [`Error::Poll`]: the system cannot tell any more what is ready. [`Error::Forked`].
     ///
     /// Work: bounded by the limits that begin with `turn`.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<Option<Duration>, Error> {
+        self.is_no_fork()?;
+        self.go_round(timeout)
+    }
+
+    fn go_round(&mut self, timeout: Option<Duration>) -> Result<Option<Duration>, Error> {
         self.wait(timeout)?; //  1  until someone is ready or a deadline has come
         self.note(); //          2  who is ready; nobody is touched yet
         self.read(); //          3  bytes into connections, events into the handler
@@ -200,8 +209,14 @@ impl<H: Handler> Server<H> {
         let now = Instant::now();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.app.hub.now = now;
-        self.app.hub.turn.begin(Tick::at(now - self.started), unix.as_secs());
-        Ok(())
+        let (before, tick) = (self.app.hub.turn.now, Tick::at(now - self.started));
+        self.app.hub.turn.begin(tick, unix.as_secs());
+        // A handler may fork as well. Asking costs a call, so it is not asked in every turn.
+        if tick == before { Ok(()) } else { self.is_no_fork() }
+    }
+
+    fn is_no_fork(&self) -> Result<(), Error> {
+        (std::process::id() == self.process).then_some(()).ok_or(Error::Forked)
     }
 
     /// When to come back at the latest.
@@ -559,14 +574,6 @@ impl<H: Handler> Server<H> {
         } else if wants_turn {
             self.make_busy(id);
         }
-    }
-}
-
-/// What the failure of a socket says of its peer.
-fn why_gone(error: &io::Error) -> Reason {
-    match error.kind() {
-        ErrorKind::TimedOut => Reason::AckTimeout,
-        _ => Reason::Gone,
     }
 }
 

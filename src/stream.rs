@@ -17,6 +17,7 @@ use socket2::TcpKeepalive;
 use crate::config::{Address, Limits, is_loopback};
 use crate::error::Error;
 use crate::http::Peer;
+use crate::metrics::Reason;
 use crate::outbox::Sink;
 use crate::tls::Tls;
 use crate::tls_session::{Received, Session};
@@ -177,6 +178,14 @@ impl Source for Stream {
     }
 }
 
+/// What the failure of a socket says of its peer.
+pub(crate) fn why_gone(error: &io::Error) -> Reason {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Reason::AckTimeout,
+        _ => Reason::Gone,
+    }
+}
+
 /// A socket that listens already, opened by somebody else: a service manager, the process before,
 /// a test. Whoever made the file of a unix socket removes it.
 ///
@@ -228,6 +237,8 @@ pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Whose it is: a fork that ends leaves it to the process that made it.
+    process: u32,
 }
 
 impl Listener {
@@ -365,7 +376,8 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix(_, Some(SocketFile { path, device, inode })) = self
+        if let Listener::Unix(_, Some(SocketFile { path, device, inode, process })) = self
+            && *process == std::process::id()
             && fs::symlink_metadata(&*path)
                 .is_ok_and(|it| (it.dev(), it.ino()) == (*device, *inode))
         {
@@ -425,5 +437,6 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     let made = fs::symlink_metadata(path)?;
-    Ok((listener, SocketFile { path: path.into(), device: made.dev(), inode: made.ino() }))
+    let (device, inode, process) = (made.dev(), made.ino(), std::process::id());
+    Ok((listener, SocketFile { path: path.into(), device, inode, process }))
 }
