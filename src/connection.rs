@@ -22,7 +22,6 @@
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::config::Limits;
 use crate::cursor::Cursor;
 use crate::error::SendError;
 use crate::event::{Ending, Event, Transport};
@@ -34,6 +33,7 @@ use crate::head::Head;
 use crate::http::{Peer, Refusal, Request};
 use crate::id::ConnId;
 use crate::input::take;
+use crate::limits::Limits;
 use crate::live::{Filled, Heard, Live};
 use crate::log::Log;
 use crate::long_poll::LongPoll;

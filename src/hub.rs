@@ -11,13 +11,14 @@ use std::time::Instant;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clients::Clients;
-use crate::config::{Config, Limits, Publish};
+use crate::config::{Config, Publish};
 use crate::error::{PublishError, SendError, SubscribeError};
 use crate::files::Files;
 use crate::forms::Gap;
 use crate::gate::Gate;
 use crate::http::{Peer, Refusal, Request};
 use crate::id::{After, ConnId, EntryId, Grant};
+use crate::limits::Limits;
 use crate::log::Log;
 use crate::message::Message;
 use crate::metrics::Reason;

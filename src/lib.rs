@@ -51,12 +51,12 @@
 //!     http        requests                       remote     the door for other threads
 //!  2  topic       the entries of one name        websocket  messages over frames
 //!     origin      who may ask                    tls_session  one client's TLS
-//!  1  config      every setting and limit        outbox     bytes on their way out
+//!  1  config      every setting                  outbox     bytes on their way out
 //!     response    answers as bytes               files      from a path to a file
 //!     deadlines   who must be looked at by when  bucket     how much at once
 //!     drain       who is told of the end when    tls        a certificate and its key
 //!     exposition  metrics as text
-//!  0  id  message  error  metrics  network  tick  json  input  percent  process
+//!  0  id  message  error  metrics  limits  network  tick  json  input  percent  process
 //! ```
 //!
 //! # Features
@@ -95,6 +95,7 @@ mod hub;
 mod id;
 mod input;
 mod json;
+mod limits;
 mod listeners;
 mod live;
 mod log;
@@ -127,12 +128,13 @@ mod websocket;
 pub use tungstenite::protocol::frame::coding::CloseCode;
 
 pub use crate::access::{Access, Decision, Denial};
-pub use crate::config::{Address, Config, LIMITS, Limit, Limits, Publish};
+pub use crate::config::{Address, Config, Publish};
 pub use crate::error::{Error, PublishError, RemoteError, SendError, SubscribeError};
 pub use crate::event::Transport;
 pub use crate::handler::{ClientInfo, Context, Handler};
 pub use crate::http::{Peer, Request};
 pub use crate::id::{After, BadEntryId, ConnId, EntryId, Grant};
+pub use crate::limits::{LIMITS, Limit, Limits};
 pub use crate::message::{Kind, Message};
 pub use crate::metrics::{Counters, Histogram, Reason, Way};
 pub use crate::network::Network;

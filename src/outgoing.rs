@@ -4,8 +4,8 @@
 
 use std::io;
 
-use crate::config::{Limits, TAKE_BYTES};
 use crate::files::DiskFile;
+use crate::limits::{Limits, TAKE_BYTES};
 use crate::outbox::{Flush, Outbox, Sink};
 use crate::tick::Tick;
 use crate::turn::Turn;

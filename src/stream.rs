@@ -14,9 +14,10 @@ use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use socket2::TcpKeepalive;
 
-use crate::config::{Address, Limits, is_loopback};
+use crate::config::{Address, is_loopback};
 use crate::error::Error;
 use crate::http::Peer;
+use crate::limits::Limits;
 use crate::metrics::Reason;
 use crate::outbox::Sink;
 use crate::tls::Tls;

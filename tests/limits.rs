@@ -1,4 +1,4 @@
-//! Every limit of `config.rs`: just to it, over it, and who is told what; and peers who mean harm.
+//! Every limit of `limits.rs`: just to it, over it, and who is told what; and peers who mean harm.
 //!
 //! Most go over real sockets to a server in this process (`running.rs`), with limits made small.
 //! What is a time goes, for its exact edge, to a connection by hand (`by_hand.rs`); what is memory
@@ -108,7 +108,7 @@ const TESTED: &[(&str, fn())] = &[
 fn every_limit_has_a_test_and_every_test_a_limit() {
     let limits: Vec<&str> = LIMITS.iter().map(|limit| limit.name).collect();
     let tested: Vec<&str> = TESTED.iter().map(|(name, _)| *name).collect();
-    assert_eq!(tested, limits, "TESTED follows the table of config.rs");
+    assert_eq!(tested, limits, "TESTED follows the table of limits.rs");
 }
 
 #[test]

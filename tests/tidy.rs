@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 /// Who stands where (`docs/architecture.md`). A file imports from lower floors only.
 const FLOORS: &[&[&str]] = &[
     &[
-        "error", "id", "input", "json", "message", "metrics", "network", "percent", "process",
-        "tick",
+        "error", "id", "input", "json", "limits", "message", "metrics", "network", "percent",
+        "process", "tick",
     ],
     &["bucket", "config", "deadlines", "drain", "exposition", "files", "outbox", "response", "tls"],
     &["origin", "tls_session", "topic", "websocket"],
@@ -372,7 +372,7 @@ fn every_limit_says_what_it_bounds() {
             let meaning = limit.meaning.trim();
             meaning.len() < 7 || !meaning.ends_with('.') || !meaning.starts_with(char::is_uppercase)
         })
-        .map(|limit| format!("src/config.rs: {}: {:?}", limit.name, limit.meaning))
+        .map(|limit| format!("src/limits.rs: {}: {:?}", limit.name, limit.meaning))
         .collect();
     none(&broken);
 }
