@@ -33,7 +33,7 @@
 //! 12  handler     what an application writes     perform    an answer carried out
 //!     operate     what the owner wants done
 //! 11  hub         clients, log, rules and files: what handlers and commands act on
-//! 10  clients     everyone connected, and who reads which topic
+//! 10  clients     everyone connected
 //!  9  connection  one client's protocol as a state machine
 //!  8  stage       what a connection is in the middle of
 //!     control     from a request of the owner's to what is wanted
@@ -46,7 +46,7 @@
 //!  4  forms       an entry as it leaves          outgoing   an outbox and its delay
 //!     head        a request head as it arrives   stream     TCP and unix sockets
 //!     forwarded   whom a proxy speaks for
-//!     access      what a client may do
+//!     access      what a client may do           readers    whom a topic is offered to
 //!  3  log         everything published           turn       what the loop lends
 //!     http        requests                       remote     the door for other threads
 //!  2  topic       the entries of one name        websocket  messages over frames
@@ -111,6 +111,7 @@ mod percent;
 mod perform;
 mod poll;
 mod process;
+mod readers;
 mod remote;
 mod response;
 mod routes;

@@ -473,7 +473,7 @@ impl<H: Handler> Server<H> {
         self.spread();
         self.app.hub.turn.end_delivery();
         let hub = &mut self.app.hub;
-        if hub.clients.next_spreading().is_none() {
+        if hub.clients.readers.next_spreading().is_none() {
             hub.log.drop_encoded();
         }
         hub.log.trim(hub.turn.now);
@@ -482,19 +482,19 @@ impl<H: Handler> Server<H> {
 
     /// Offers what was published to its readers, topic by topic, a slice of them at a time.
     fn spread(&mut self) {
-        if self.app.hub.clients.next_spreading().is_none() {
+        if self.app.hub.clients.readers.next_spreading().is_none() {
             return;
         }
         let until = Instant::now() + self.app.hub.turn.limits.turn_time;
-        while let Some(topic) = self.app.hub.clients.next_spreading() {
-            self.app.hub.clients.begin_slice(topic, &self.app.hub.log);
+        while let Some(topic) = self.app.hub.clients.readers.next_spreading() {
+            self.app.hub.clients.readers.begin_slice(topic, &self.app.hub.log);
             for _ in 0..self.app.hub.turn.limits.turn_readers {
                 let Some(id) = self.app.hub.clients.next_reader(topic) else { break };
                 if self.visit(id) == Visit::Unfinished {
-                    self.app.hub.clients.has_more_to_take(topic);
+                    self.app.hub.clients.readers.has_more_to_take(topic);
                 }
             }
-            let through_since = self.app.hub.clients.end_slice(&mut self.app.hub.log);
+            let through_since = self.app.hub.clients.readers.end_slice(&mut self.app.hub.log);
             let now = Instant::now();
             if let Some(since) = through_since {
                 self.app.hub.turn.counters.fanout_time.observe(now - since);
@@ -503,7 +503,7 @@ impl<H: Handler> Server<H> {
                 break;
             }
         }
-        self.app.hub.clients.end_rounds();
+        self.app.hub.clients.readers.end_rounds();
     }
 
     /// Fills and writes by turns, until one of the two has no more or the budget is spent.

@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["bucket", "config", "deadlines", "drain", "exposition", "files", "outbox", "response", "tls"],
     &["origin", "tls_session", "topic", "websocket"],
     &["http", "log", "remote", "turn"],
-    &["access", "forms", "forwarded", "head", "outgoing", "stream"],
+    &["access", "forms", "forwarded", "head", "outgoing", "readers", "stream"],
     &["cursor", "gate", "poll", "session"],
     &["event", "event_stream", "exchange", "listeners"],
     &["live", "long_poll", "routes"],
