@@ -242,7 +242,7 @@ limits! {
     outbox_messages: count = 4096, limit "outbox-messages", zero false;
     /// Bytes for one client that the system takes before it can send them (`TCP_NOTSENT_LOWAT`, on
     /// Linux); what is more waits where it is counted. 0: the system's own measure.
-    unsent: bytes = 16 * KIB, limit "unsent", zero true;
+    unsent: bytes = 256 * KIB, limit "unsent", zero true;
     /// How long bytes may wait for a client that takes none of them. Close code 1013.
     stall: time = s(10), limit "stall", zero false;
     /// How long the peer's system may leave bytes unacknowledged (`TCP_USER_TIMEOUT`, on Linux).

@@ -80,7 +80,7 @@ mod options {
             assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
             assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
             assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
-            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 16 * 1024);
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 256 * 1024);
             assert!(socket.tcp_nodelay().unwrap());
         }
     }
