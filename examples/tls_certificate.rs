@@ -3,7 +3,8 @@
 //! Run: `cargo run --example tls_certificate [FOLDER]`, default `target/tls`; or `make run-tls`,
 //!      which serves with it at once.
 //! Try: `pousse --tls-cert target/tls/cert.pem --tls-key target/tls/key.pem`. Browsers warn of it,
-//!      as nobody they know vouches for it; it is for trying, not for the internet.
+//!      and curl wants `--cacert target/tls/cert.pem` (or `-k`), as nobody they know vouches for
+//!      it; it is for trying, not for the internet.
 
 use std::error::Error;
 use std::fs;

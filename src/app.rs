@@ -319,6 +319,9 @@ impl<H: Handler> App<H> {
     pub(crate) fn obey(&mut self, commands: &Commands) -> bool {
         let refused = commands.listen();
         self.hub.turn.counters.add_refused(Reason::Commands, refused);
+        if refused > 0 {
+            log::info!("event=refused client=- count={refused} reason=commands");
+        }
         // At most as many as the queue holds: whoever fills it faster waits for the next turn.
         for _ in 0..self.hub.turn.limits.commands {
             // While readers are behind, what is not taken makes the queue full.

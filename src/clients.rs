@@ -1,11 +1,11 @@
-//! Everyone connected: the slab of clients, and who reads which topic.
+//! Everyone connected: the slab of clients, how many there are and what they hold, and who of them
+//! is to be visited. What each topic's readers are offered, and when, is `readers.rs`.
 //!
 //! Invariants: an id is never reused, so a stale one finds nobody. A reading stands in the list of
 //! its topic and in its client's, and each knows its place in the other, so joining and leaving
 //! take the same time however many readers there are.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use slab::Slab;
 
@@ -18,6 +18,7 @@ use crate::log::Log;
 use crate::metrics::Reason;
 use crate::net::Token;
 use crate::network::Network;
+use crate::readers::{Reader, Readers};
 use crate::stream::Stream;
 use crate::tick::Tick;
 use crate::topic::TopicNumber;
@@ -134,47 +135,14 @@ impl Numbers {
     }
 }
 
-/// Those who read one topic.
-#[derive(Debug, Default)]
-struct Readers {
-    list: Vec<Reader>,
-    /// When the oldest entry that is being offered was published, and the oldest that came since.
-    since: Option<Instant>,
-    since_next: Option<Instant>,
-    /// New entries are being offered to those below this place; `upto` is the newest of them.
-    next: usize,
-    upto: u64,
-    is_spreading: bool,
-    /// A round is due and has not begun: what is published until it does belongs to it.
-    is_due: bool,
-    /// One who would have taken more was stopped: nothing counts as offered to all yet.
-    is_unfinished: bool,
-    /// Rounds in a row that ended so.
-    unfinished_rounds: u32,
-}
-
-/// So many rounds in a row are waited for those who would take more. Whoever always has something
-/// older to be given, and asks for it again, is behind like one who takes nothing.
-const UNFINISHED_ROUNDS_MAX: u32 = 64;
-
-#[derive(Clone, Copy, Debug)]
-struct Reader {
-    client: u32,
-    /// Which of the client's readings.
-    reading: u32,
-}
-
 /// See the head of this file.
 #[derive(Debug)]
 pub(crate) struct Clients {
     slots: Slab<Client>,
     generation: u32,
     pub(crate) numbers: Numbers,
-    readers: Vec<Readers>,
-    /// Topics whose new entries have not been offered to all readers, in turn.
-    spreading: VecDeque<TopicNumber>,
-    /// Topics that have another round, but not in this turn.
-    spreading_later: Vec<TopicNumber>,
+    /// Who reads which topic, and which topics are being offered to them.
+    pub(crate) readers: Readers,
     touched: Vec<ConnId>,
     /// Clients whose readings are to be given up.
     leaving: Vec<ConnId>,
@@ -191,9 +159,7 @@ impl Clients {
             slots: Slab::with_capacity(capacity),
             generation: 0,
             numbers: Numbers::default(),
-            readers: Vec::new(),
-            spreading: VecDeque::new(),
-            spreading_later: Vec::new(),
+            readers: Readers::default(),
             touched: Vec::new(),
             leaving: Vec::new(),
             fresh: VecDeque::new(),
@@ -383,18 +349,9 @@ impl Clients {
             }
         }
         let number = log.join(topic)?;
-        let at = number.0 as usize;
-        if self.readers.len() <= at {
-            self.readers.resize_with(at + 1, Readers::default);
-        }
-        let (Some(client), Some(readers)) =
-            (self.slots.get_mut(id.index() as usize), self.readers.get_mut(at))
-        else {
-            return Ok(false);
-        };
+        let Some(client) = self.slots.get_mut(id.index() as usize) else { return Ok(false) };
         let reading = u32::try_from(client.connection.cursor.readings.len()).unwrap_or(u32::MAX);
-        let place = u32::try_from(readers.list.len()).unwrap_or(u32::MAX);
-        readers.list.push(Reader { client: id.index(), reading });
+        let place = self.readers.join(number, Reader { client: id.index(), reading });
         client.connection.cursor.read(number, seen, place);
         self.touch(id);
         Ok(true)
@@ -406,22 +363,17 @@ impl Clients {
         let mut readings = client.connection.cursor.readings.iter();
         let Some(at) = readings.position(|reading| reading.topic == number) else { return false };
         let gone = client.connection.cursor.readings.swap_remove(at);
-        if let Some(moved) = client.connection.cursor.readings.get(at).copied() {
-            let readers = self.readers.get_mut(moved.topic.0 as usize);
-            if let Some(reader) = readers.and_then(|it| it.list.get_mut(moved.place as usize)) {
-                reader.reading = u32::try_from(at).unwrap_or(u32::MAX);
-            }
+        if let Some(moved) = client.connection.cursor.readings.get(at).copied()
+            && let Some(reader) = self.readers.get_mut(moved.topic, moved.place)
+        {
+            reader.reading = u32::try_from(at).unwrap_or(u32::MAX);
         }
-        if let Some(readers) = self.readers.get_mut(number.0 as usize) {
-            let place = gone.place as usize;
-            readers.list.swap_remove(place);
-            if let Some(moved) = readers.list.get(place).copied() {
-                let client = self.slots.get_mut(moved.client as usize);
-                let reading = client
-                    .and_then(|it| it.connection.cursor.readings.get_mut(moved.reading as usize));
-                if let Some(reading) = reading {
-                    reading.place = gone.place;
-                }
+        if let Some(moved) = self.readers.leave(number, gone.place) {
+            let client = self.slots.get_mut(moved.client as usize);
+            let reading =
+                client.and_then(|it| it.connection.cursor.readings.get_mut(moved.reading as usize));
+            if let Some(reading) = reading {
+                reading.place = gone.place;
             }
         }
         log.leave(number);
@@ -436,6 +388,12 @@ impl Clients {
         }
     }
 
+    /// The next reader of the topic to be visited; `None`: all were.
+    pub(crate) fn next_reader(&mut self, number: TopicNumber) -> Option<ConnId> {
+        let reader = self.readers.next(number)?;
+        self.slots.get(reader.client as usize).map(|client| client.connection.id)
+    }
+
     /// Notes that the client's readings are over. They count until the turn's end, so that all
     /// whose wait ends together are told the same number of readers.
     pub(crate) fn leaves_at_turns_end(&mut self, id: ConnId) {
@@ -448,97 +406,6 @@ impl Clients {
                 self.stop_reading(id, log);
             }
         }
-    }
-
-    /// The topic has new entries: its readers are to be offered them.
-    ///
-    /// `since` is when the turn began in which they were published; `None`: there is nothing new,
-    /// but those who are behind have a gap to be told.
-    pub(crate) fn spread(&mut self, number: TopicNumber, since: Option<Instant>) {
-        let Some(readers) = self.readers.get_mut(number.0 as usize) else { return };
-        if readers.list.is_empty() {
-            return;
-        }
-        match readers.is_spreading && !readers.is_due {
-            true => readers.since_next = readers.since_next.or(since),
-            false => readers.since = readers.since.or(since),
-        }
-        if !readers.is_spreading {
-            readers.is_spreading = true;
-            readers.is_due = true;
-            self.spreading.push_back(number);
-        }
-    }
-
-    /// Ends the rounds of a turn.
-    pub(crate) fn end_rounds(&mut self) {
-        self.spreading.extend(self.spreading_later.drain(..));
-    }
-
-    /// The topic whose turn it is to be offered to some of its readers.
-    pub(crate) fn next_spreading(&self) -> Option<TopicNumber> {
-        self.spreading.front().copied()
-    }
-
-    /// Begins a slice, and with it a round if one is due.
-    pub(crate) fn begin_slice(&mut self, number: TopicNumber, log: &Log) {
-        let Some(readers) = self.readers.get_mut(number.0 as usize) else { return };
-        if readers.is_due && !readers.list.is_empty() {
-            readers.is_due = false;
-            readers.is_unfinished = false;
-            let since_next = readers.since_next.take();
-            readers.since = readers.since.or(since_next);
-            readers.next = readers.list.len();
-            readers.upto = log.topic(number).last();
-        }
-    }
-
-    /// The next reader of the topic to be visited; `None`: all were.
-    ///
-    /// Goes from the end to the beginning, so that whoever leaves meanwhile, and is replaced by the
-    /// last of the list, makes nobody be passed over.
-    pub(crate) fn next_reader(&mut self, number: TopicNumber) -> Option<ConnId> {
-        let readers = self.readers.get_mut(number.0 as usize)?;
-        readers.next = readers.next.min(readers.list.len()).checked_sub(1)?;
-        let reader = readers.list.get(readers.next)?;
-        self.slots.get(reader.client as usize).map(|client| client.connection.id)
-    }
-
-    /// A reader of the topic was stopped by its budget: there will be another round.
-    pub(crate) fn has_more_to_take(&mut self, number: TopicNumber) {
-        if let Some(readers) = self.readers.get_mut(number.0 as usize) {
-            readers.is_unfinished = true;
-        }
-    }
-
-    /// Ends a slice: the topic goes to the end of the queue, or out of it if all its readers were
-    /// offered what it holds. Then the answer is since when the oldest of that waited.
-    pub(crate) fn end_slice(&mut self, log: &mut Log) -> Option<Instant> {
-        let number = self.spreading.pop_front()?;
-        let readers = self.readers.get_mut(number.0 as usize)?;
-        if readers.next > 0 && !readers.list.is_empty() {
-            self.spreading.push_back(number);
-            return None;
-        }
-        readers.is_spreading = false;
-        if readers.list.is_empty() {
-            (readers.since, readers.since_next) = (None, None);
-            return None;
-        }
-        if readers.is_unfinished && readers.unfinished_rounds < UNFINISHED_ROUNDS_MAX {
-            readers.unfinished_rounds += 1;
-            readers.is_spreading = true;
-            readers.is_due = true;
-            self.spreading_later.push(number);
-            return None;
-        }
-        readers.unfinished_rounds = 0;
-        let (since, next) = (readers.since.take(), readers.since_next.take());
-        log.offered(number, readers.upto);
-        if log.topic(number).last() > readers.upto {
-            self.spread(number, next);
-        }
-        since
     }
 }
 

@@ -22,7 +22,6 @@
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::config::Limits;
 use crate::cursor::Cursor;
 use crate::error::SendError;
 use crate::event::{Ending, Event, Transport};
@@ -34,6 +33,7 @@ use crate::head::Head;
 use crate::http::{Peer, Refusal, Request};
 use crate::id::ConnId;
 use crate::input::take;
+use crate::limits::Limits;
 use crate::live::{Filled, Heard, Live};
 use crate::log::Log;
 use crate::long_poll::LongPoll;
@@ -168,6 +168,7 @@ impl Connection {
             }
             Stage::Leaving | Stage::WebSocket(_) if self.until <= now => {
                 turn.counters.count_refused(Reason::CloseTimeout);
+                self.ending(Reason::CloseTimeout).tell_late(self.id, self.peer, self.transport());
                 self.abort(Reason::CloseTimeout);
             }
             Stage::WebSocket(live) => {
@@ -359,9 +360,7 @@ impl Connection {
     /// What the socket said; the connection is to be aborted then.
     pub fn write_to(&mut self, sink: &mut impl Sink, turn: &mut Turn) -> std::io::Result<Flush> {
         let result = self.out.write_to(sink, turn);
-        if let Ok(Flush::Drained) = result
-            && self.until == Tick::NEVER
-        {
+        if matches!(result, Ok(Flush::Drained)) && self.until == Tick::NEVER {
             self.until = match &self.stage {
                 Stage::Head(_) => turn.now.after(turn.limits.idle_timeout),
                 Stage::WebSocket(live) if live.is_open() => Tick::NEVER,
@@ -489,7 +488,7 @@ impl Connection {
 
     /// So much waits that nothing more is taken from the peer.
     fn is_full(&self, turn: &Turn) -> bool {
-        self.waiting_bytes() >= turn.limits.outbox_soft
+        self.out.is_full(&turn.limits)
     }
 
     fn receive_head<'s>(&mut self, input: &mut &'s mut [u8], turn: &mut Turn) -> Option<Event<'s>> {

@@ -7,9 +7,9 @@
 //! Invariant: entries leave in the order of their ids, whatever topics they are of, as long as all
 //! topics are at the same place; one subscribed later from an older place catches up first.
 
-use crate::config::TAKE_BYTES;
 use crate::forms::{self, Gap};
 use crate::id::ConnId;
+use crate::limits::TAKE_BYTES;
 use crate::log::Log;
 use crate::outbox::Outbox;
 use crate::topic::{Form, TopicNumber};

@@ -228,7 +228,6 @@ impl<H: Handler> Server<H> {
             Err(reason) => return self.turn_away(stream, peer, reason),
         };
         hub.turn.counters.accepted += u64::from(!is_control);
-        stream.set_ack_timeout(hub.turn.limits.ack_timeout);
         let listener = u16::try_from(at).unwrap_or(u16::MAX);
         let id = hub.clients.insert(stream, peer, (listener, is_control), &hub.turn);
         log::debug!("event=accepted client={id} peer={peer}");

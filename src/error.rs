@@ -34,6 +34,9 @@ pub enum Error {
     Tls(String),
     /// The system's readiness queue failed: nothing can be served any more.
     Poll(io::Error),
+    /// This process is a fork of the one that made the server, and has the same sockets: two loops
+    /// would take each other's bytes. The server goes on in the other.
+    Forked,
     /// A handler panicked. Its connection is closed with 1011, the server goes on.
     Panicked(String),
     /// The peer broke the protocol or a limit. Its connection is closing with this code.
@@ -66,6 +69,9 @@ impl fmt::Display for Error {
                 write!(f, "cannot serve files from {}: {source}", path.display())
             }
             Error::Poll(source) => write!(f, "the readiness queue failed: {source}"),
+            Error::Forked => f.write_str(
+                "this process is a fork of the one that made the server: it cannot serve too",
+            ),
             Error::Panicked(what) => write!(f, "a handler panicked: {what}"),
             Error::Peer { code, reason } => write!(f, "{reason} (close code {code})"),
         }
@@ -106,7 +112,8 @@ macro_rules! sentences {
 pub enum SendError {
     /// The client has left, is leaving, or reads no WebSocket.
     Gone,
-    /// More than `outbox` bytes already wait for this client; nothing of the message was taken.
+    /// `outbox` bytes, or `outbox_messages` messages, already wait for this client; nothing of the
+    /// message was taken.
     Full,
 }
 

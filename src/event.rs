@@ -5,7 +5,8 @@ use std::fmt;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::http::Request;
+use crate::http::{Peer, Request};
+use crate::id::ConnId;
 use crate::metrics::Reason;
 use crate::session::Command;
 use crate::websocket::Fault;
@@ -35,6 +36,16 @@ pub struct Ending {
     pub reason: String,
     /// The word for counters and log.
     pub why: Reason,
+}
+
+impl Ending {
+    /// Says that the peer took no part in it in time. That it ended has a line of its own.
+    pub(crate) fn tell_late(&self, id: ConnId, peer: Peer, transport: Transport) {
+        let is_new = transport != Transport::Http || self.why.is_of_peer();
+        let level = if is_new { log::Level::Info } else { log::Level::Debug };
+        let (began, reason) = (self.why, Reason::CloseTimeout);
+        log::log!(level, "event=refused client={id} peer={peer} began={began} reason={reason}");
+    }
 }
 
 /// How a client is connected.

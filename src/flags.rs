@@ -345,7 +345,7 @@ fn limit(settings: &mut Settings, text: &str) -> Result<(), String> {
 fn forget_limits(settings: &mut Settings) {
     let default = Limits::default();
     for limit in LIMITS.iter().filter(|limit| !limit.has_flag) {
-        // A default is shown in a form that is accepted: `config.rs` tests that.
+        // A default is shown in a form that is accepted: `limits.rs` tests that.
         let _ = (limit.set)(&mut settings.config.limits, &(limit.show)(&default));
     }
 }

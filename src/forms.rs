@@ -146,7 +146,7 @@ fn put_text(out: &mut Vec<u8>, message: Message<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
+    use crate::limits::Limits;
     use crate::tick::Tick;
 
     fn made(message: Message<'_>, form: Form) -> String {

@@ -75,8 +75,8 @@ fn is_word(text: &str, word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
     use crate::http::{Peer, parse_head};
+    use crate::limits::Limits;
 
     fn told(fields: &str) -> Result<Option<String>, u16> {
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");

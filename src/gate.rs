@@ -9,9 +9,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::bucket::Bucket;
-use crate::config::{Config, Limits, is_loopback};
+use crate::config::{Config, is_loopback};
 use crate::forwarded;
 use crate::http::{Peer, Refusal, Request};
+use crate::limits::Limits;
 use crate::metrics::Reason;
 use crate::network::Network;
 use crate::tick::Tick;

@@ -333,7 +333,7 @@ impl Context<'_> {
     }
 
     /// Every number that bounds something.
-    pub fn limits(&self) -> &crate::config::Limits {
+    pub fn limits(&self) -> &crate::limits::Limits {
         &self.hub.turn.limits
     }
 }

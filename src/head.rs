@@ -3,9 +3,9 @@
 //! As a rule a head comes whole and is parsed where it stands. One that comes in pieces is held
 //! here, each byte is looked at once, and it is parsed when its last byte is there.
 
-use crate::config::Limits;
 use crate::http::{Peer, Refusal, Request, bad, parse_head, too_long_target};
 use crate::input::take;
+use crate::limits::Limits;
 use crate::metrics::Reason;
 
 /// What has arrived of a head that is not whole.

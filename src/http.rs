@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::{fmt, ops};
 
-use crate::config::{FIELDS_MAX, Limits, is_token_byte};
+use crate::config::is_token_byte;
+use crate::limits::{FIELDS_MAX, Limits};
 use crate::message::Message;
 use crate::metrics::Reason;
 use crate::origin;

@@ -11,13 +11,14 @@ use std::time::Instant;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clients::Clients;
-use crate::config::{Config, Limits, Publish};
+use crate::config::{Config, Publish};
 use crate::error::{PublishError, SendError, SubscribeError};
 use crate::files::Files;
 use crate::forms::Gap;
 use crate::gate::Gate;
 use crate::http::{Peer, Refusal, Request};
 use crate::id::{After, ConnId, EntryId, Grant};
+use crate::limits::Limits;
 use crate::log::Log;
 use crate::message::Message;
 use crate::metrics::Reason;
@@ -111,7 +112,7 @@ impl Hub {
         let (number, id) =
             appended.inspect_err(|error| self.turn.counters.count_refused(reason_of(*error)))?;
         self.turn.counters.published += 1;
-        self.clients.spread(number, Some(self.now));
+        self.clients.readers.spread(number, Some(self.now));
         Ok(id)
     }
 
@@ -133,7 +134,7 @@ impl Hub {
         let ((number, id), is_new) = appended.map_err(refusal_of)?;
         if is_new {
             self.turn.counters.published += 1;
-            self.clients.spread(number, Some(self.now));
+            self.clients.readers.spread(number, Some(self.now));
         }
         if let Some(client) = self.clients.get_mut(conn) {
             client.is_publisher = true;
@@ -149,7 +150,7 @@ impl Hub {
 
     /// Whether something waits for the next turn that no event will announce.
     pub(crate) fn has_work(&self) -> bool {
-        self.clients.next_spreading().is_some()
+        self.clients.readers.next_spreading().is_some()
             || self.clients.has_touched()
             || self.is_stopped
             || self.drain.is_some() && !self.is_draining

@@ -33,7 +33,7 @@
 //! 12  handler     what an application writes     perform    an answer carried out
 //!     operate     what the owner wants done
 //! 11  hub         clients, log, rules and files: what handlers and commands act on
-//! 10  clients     everyone connected, and who reads which topic
+//! 10  clients     everyone connected
 //!  9  connection  one client's protocol as a state machine
 //!  8  stage       what a connection is in the middle of
 //!     control     from a request of the owner's to what is wanted
@@ -46,17 +46,17 @@
 //!  4  forms       an entry as it leaves          outgoing   an outbox and its delay
 //!     head        a request head as it arrives   stream     TCP and unix sockets
 //!     forwarded   whom a proxy speaks for
-//!     access      what a client may do
+//!     access      what a client may do           readers    whom a topic is offered to
 //!  3  log         everything published           turn       what the loop lends
 //!     http        requests                       remote     the door for other threads
 //!  2  topic       the entries of one name        websocket  messages over frames
 //!     origin      who may ask                    tls_session  one client's TLS
-//!  1  config      every setting and limit        outbox     bytes on their way out
+//!  1  config      every setting                  outbox     bytes on their way out
 //!     response    answers as bytes               files      from a path to a file
 //!     deadlines   who must be looked at by when  bucket     how much at once
 //!     drain       who is told of the end when    tls        a certificate and its key
 //!     exposition  metrics as text
-//!  0  id  message  error  metrics  net  network  tick  json  input  percent  process
+//!  0  id  message  error  metrics  limits  net  network  tick  json  input  percent  process
 //! ```
 //!
 //! # Features
@@ -95,6 +95,7 @@ mod hub;
 mod id;
 mod input;
 mod json;
+mod limits;
 mod listeners;
 mod live;
 mod log;
@@ -111,6 +112,7 @@ mod percent;
 mod perform;
 mod poll;
 mod process;
+mod readers;
 mod remote;
 mod response;
 mod routes;
@@ -128,12 +130,13 @@ mod websocket;
 pub use tungstenite::protocol::frame::coding::CloseCode;
 
 pub use crate::access::{Access, Decision, Denial};
-pub use crate::config::{Address, Config, LIMITS, Limit, Limits, Publish};
+pub use crate::config::{Address, Config, Publish};
 pub use crate::error::{Error, PublishError, RemoteError, SendError, SubscribeError};
 pub use crate::event::Transport;
 pub use crate::handler::{ClientInfo, Context, Handler};
 pub use crate::http::{Peer, Request};
 pub use crate::id::{After, BadEntryId, ConnId, EntryId, Grant};
+pub use crate::limits::{LIMITS, Limit, Limits};
 pub use crate::message::{Kind, Message};
 pub use crate::metrics::{Counters, Histogram, Reason, Way};
 pub use crate::network::Network;

@@ -96,6 +96,7 @@ impl Listeners {
         let control = config.control.as_ref().map(|it| (Listener::bind(it, false), true));
         for (at, (listener, is_control)) in guests.chain(control).enumerate() {
             let mut listener = listener?;
+            listener.set_options(&config.limits);
             listener.register(registry, Token(first + at)).map_err(Error::Poll)?;
             all.push(Waiting { listener: Some(listener), is_ready: false, is_control });
         }

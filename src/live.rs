@@ -211,10 +211,17 @@ impl Live {
         if self.is_closing {
             return Err(SendError::Gone);
         }
-        if out.bytes() >= turn.limits.outbox {
-            turn.counters.count_refused(Reason::Outbox);
+        let is_over = |is: bool, why| is.then_some(why);
+        let why = is_over(out.bytes() >= turn.limits.outbox, Reason::Outbox)
+            .or(is_over(out.messages() >= turn.limits.outbox_messages, Reason::OutboxMessages));
+        if let Some(why) = why {
+            turn.counters.count_refused(why);
+            if out.outbox(turn).is_to_be_told() {
+                log::info!("event=refused client={} transport=websocket reason={why}", self.id);
+            }
             return Err(SendError::Full);
         }
+        out.outbox(turn).add_message();
         if self.session.is_some() {
             session::put_direct(out.outbox(turn), message);
             return Ok(());

@@ -19,9 +19,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use slab::Slab;
 
-use crate::config::Limits;
 use crate::error::PublishError;
 use crate::id::{After, ConnId, EntryId};
+use crate::limits::Limits;
 use crate::message::Message;
 use crate::tick::Tick;
 use crate::topic::{Entry, Form, Topic, TopicNumber, is_topic_name};

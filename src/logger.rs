@@ -231,7 +231,7 @@ fn now() -> u64 {
 }
 
 /// Seconds since 1970, shown as RFC 3339 has it.
-struct Utc(u64);
+pub(crate) struct Utc(pub(crate) u64);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

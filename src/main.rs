@@ -208,7 +208,7 @@ fn serve(mut settings: Settings, defaults: Limits) -> Result<ExitCode, Refusal> 
     );
     warn_if_public(is_public);
     if let Some((file, until)) = certificate_until {
-        log::info!("event=tls certificate={file:?} not-after={until}");
+        log::info!("event=tls certificate={file:?} not-after={}", logger::Utc(until));
     }
     log::info!(
         "event=limits max-clients={max_clients} memory-at-worst={mib}MiB hint=\"{}\"",

@@ -102,6 +102,8 @@ words! {
         /// The limit of that name.
         Outbox => "outbox",
         /// The limit of that name.
+        OutboxMessages => "outbox-messages",
+        /// The limit of that name.
         Stall => "stall",
         /// The limit of that name.
         AckTimeout => "ack-timeout",

@@ -27,6 +27,8 @@ mod real {
     use std::io;
     use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+    use socket2::TcpKeepalive;
+
     pub(crate) use mio::event::Source;
     pub(crate) use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
     pub(crate) use mio::{Events, Interest, Poll, Registry, Token, Waker};
@@ -62,12 +64,38 @@ mod real {
         socket2::SockRef::from(listener).listen(queue)
     }
 
-    /// Bounds how long bytes may stay unacknowledged, where the system can do that.
+    /// What is set on a listener holds for those who are accepted from it: how long bytes may stay
+    /// unacknowledged, how many may wait unsent (0: as many as the system likes), and that a peer
+    /// from which nothing has come for a minute is asked whether it is there.
     #[inline(always)]
-    pub(crate) fn set_ack_timeout(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        return socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout));
+    pub(crate) fn set_options(
+        listener: &TcpListener,
+        ack_timeout: Duration,
+        unsent_bytes: usize,
+    ) -> io::Result<()> {
+        let socket = socket2::SockRef::from(listener);
+        let keepalive =
+            TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
         #[cfg(not(target_os = "linux"))]
-        return Ok(drop((stream, timeout)));
+        let (asked, _) = (socket.set_tcp_keepalive(&keepalive), (ack_timeout, unsent_bytes));
+        #[cfg(target_os = "linux")]
+        let asked = {
+            let keepalive = keepalive.with_retries(KEEPALIVE_TRIES);
+            // Each for itself: one that the system does not know takes none of the others along.
+            let bounded = socket.set_tcp_user_timeout(Some(ack_timeout));
+            let held = match u32::try_from(unsent_bytes) {
+                Ok(unsent @ 1..) => socket.set_tcp_notsent_lowat(unsent),
+                _ => Ok(()),
+            };
+            socket.set_tcp_keepalive(&keepalive).and(bounded).and(held)
+        };
+        asked
     }
+
+    /// As long as no answer comes it is asked again; after the last question the socket ends
+    /// (`ETIMEDOUT`).
+    const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+    const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+    #[cfg(target_os = "linux")]
+    const KEEPALIVE_TRIES: u32 = 3;
 }

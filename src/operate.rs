@@ -151,7 +151,7 @@ impl Hub {
         let messages = self.log.topic(number).len();
         log::info!("event=topic_dropped client={conn} topic={name:?} messages={messages}");
         self.log.clear(number);
-        self.clients.spread(number, None);
+        self.clients.readers.spread(number, None);
         Ok(Response::new(204))
     }
 

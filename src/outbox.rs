@@ -49,11 +49,22 @@ pub enum Flush {
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    chunks: VecDeque<Bytes>,
+    chunks: VecDeque<Chunk>,
     tail: Vec<u8>,
     /// Bytes of the first piece that are written already.
     sent: usize,
     bytes: usize,
+    /// Messages that wait, those of the first piece all counted; and those of the tail.
+    messages: usize,
+    tail_messages: usize,
+    /// That too much waits has been told.
+    is_told: bool,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    bytes: Bytes,
+    messages: usize,
 }
 
 impl Outbox {
@@ -67,6 +78,29 @@ impl Outbox {
         self.bytes == 0
     }
 
+    /// Messages that wait, of those that [`add_message`](Self::add_message) was told of. Of a piece
+    /// that is partly written, as many as its rest has bytes for.
+    pub fn messages(&self) -> usize {
+        match self.chunks.front() {
+            Some(first) if self.sent > 0 && first.messages > 0 => {
+                let rest = (first.bytes.len() - self.sent).saturating_mul(first.messages);
+                self.messages - first.messages + rest.div_ceil(first.bytes.len())
+            }
+            _ => self.messages,
+        }
+    }
+
+    /// What is appended next, to the tail, is a message for this client alone.
+    pub(crate) fn add_message(&mut self) {
+        self.messages += 1;
+        self.tail_messages += 1;
+    }
+
+    /// Whether it is to be told that too much waits: once, until nothing does.
+    pub(crate) fn is_to_be_told(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_told, true)
+    }
+
     /// Appends bytes that others may share.
     pub fn push(&mut self, chunk: Bytes) {
         if chunk.len() <= COPY_BYTES_MAX {
@@ -74,7 +108,7 @@ impl Outbox {
         }
         self.bytes += chunk.len();
         self.seal();
-        self.chunks.push_back(chunk);
+        self.chunks.push_back(Chunk { bytes: chunk, messages: 0 });
     }
 
     /// Appends a copy of the bytes.
@@ -131,8 +165,9 @@ impl Outbox {
     #[must_use]
     pub fn cut(&mut self, frame_bytes: impl Fn(&[u8]) -> Option<usize>) -> bool {
         self.seal();
-        let first = self.chunks.pop_front().unwrap_or_default();
+        let first = self.chunks.pop_front().map(|it| it.bytes).unwrap_or_default();
         self.chunks.clear();
+        self.messages = 0;
         let mut end = 0usize;
         let mut is_frame = first.is_empty() || frame_bytes(&first).is_some();
         while is_frame && end < self.sent {
@@ -150,7 +185,7 @@ impl Outbox {
         self.bytes = end.saturating_sub(self.sent);
         match self.bytes {
             0 => self.sent = 0,
-            _ => self.chunks.push_back(first.slice(..end)),
+            _ => self.chunks.push_back(Chunk { bytes: first.slice(..end), messages: 0 }),
         }
         true
     }
@@ -163,12 +198,17 @@ impl Outbox {
         self.tail.shrink_to(TAIL_BYTES_MAX);
         self.sent = 0;
         self.bytes = 0;
+        self.messages = 0;
+        self.tail_messages = 0;
+        self.is_told = false;
     }
 
     /// Turns the tail into a chunk, so that what comes next begins one of its own.
     pub(crate) fn seal(&mut self) {
         if !self.tail.is_empty() {
-            self.chunks.push_back(std::mem::take(&mut self.tail).into());
+            let messages = std::mem::take(&mut self.tail_messages);
+            let bytes = std::mem::take(&mut self.tail).into();
+            self.chunks.push_back(Chunk { bytes, messages });
         }
     }
 
@@ -179,7 +219,7 @@ impl Outbox {
         let mut skip = self.sent;
         let tail = Some(self.tail.as_slice()).filter(|tail| !tail.is_empty());
         for (piece, bytes) in
-            pieces.iter_mut().zip(self.chunks.iter().map(Bytes::as_ref).chain(tail))
+            pieces.iter_mut().zip(self.chunks.iter().map(|chunk| &chunk.bytes[..]).chain(tail))
         {
             let rest = bytes.get(skip..).unwrap_or_default();
             skip = 0;
@@ -199,15 +239,17 @@ impl Outbox {
         self.bytes -= taken;
         self.sent += taken;
         while let Some(first) = self.chunks.front() {
-            if self.sent < first.len() {
+            if self.sent < first.bytes.len() {
                 return;
             }
-            self.sent -= first.len();
+            self.sent -= first.bytes.len();
+            self.messages -= first.messages;
             self.chunks.pop_front();
         }
         if self.sent == self.tail.len() {
             self.tail.clear();
             self.sent = 0;
+            self.messages -= std::mem::take(&mut self.tail_messages);
         } else if self.sent > 0 {
             // Else a socket that is never quite done would have the tail grow for ever.
             self.seal();
@@ -299,8 +341,34 @@ mod tests {
         for _ in 0..10_000 {
             outbox.extend(&[7; 100]);
             outbox.write_to(&mut socket(usize::MAX, outbox.bytes() - 1), usize::MAX).unwrap();
-            let held: usize = outbox.chunks.iter().map(Bytes::len).sum();
+            let held: usize = outbox.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
             assert!(outbox.bytes() == 1 && held + outbox.tail.len() <= 101);
+        }
+    }
+
+    #[test]
+    fn the_messages_that_wait_are_counted_however_they_leave() {
+        for step in [1, 7, 8, 100, 1000] {
+            let mut outbox = Outbox::default();
+            let mut appended = 0;
+            let mut ends = Vec::new();
+            for _ in 0..50 {
+                // Two messages of 8 bytes, then what is none.
+                for _ in 0..2 {
+                    outbox.add_message();
+                    outbox.extend(b"\x81\x06single");
+                    appended += 8;
+                    ends.push(appended);
+                }
+                outbox.push(long(1));
+                appended += COPY_BYTES_MAX + 1;
+                outbox.write_to(&mut socket(usize::MAX, step), usize::MAX).unwrap();
+                let written = appended - outbox.bytes();
+                let waiting = ends.iter().filter(|end| **end > written).count();
+                assert_eq!(outbox.messages(), waiting, "{written} bytes are written");
+            }
+            outbox.write_to(&mut socket(usize::MAX, usize::MAX), usize::MAX).unwrap();
+            assert_eq!((outbox.messages(), outbox.messages, outbox.tail_messages), (0, 0, 0));
         }
     }
 

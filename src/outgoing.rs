@@ -4,8 +4,8 @@
 
 use std::io;
 
-use crate::config::TAKE_BYTES;
 use crate::files::DiskFile;
+use crate::limits::{Limits, TAKE_BYTES};
 use crate::outbox::{Flush, Outbox, Sink};
 use crate::tick::Tick;
 use crate::turn::Turn;
@@ -35,6 +35,17 @@ impl Outgoing {
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.outbox_bytes() + self.held as usize
+    }
+
+    /// Messages for this client alone that wait.
+    pub(crate) fn messages(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.messages())
+    }
+
+    /// Whether so much waits that nothing more is taken from the peer.
+    pub(crate) fn is_full(&self, limits: &Limits) -> bool {
+        // As `outbox-soft` is a quarter of `outbox`.
+        self.bytes() >= limits.outbox_soft || self.messages() > limits.outbox_messages / 4
     }
 
     fn outbox_bytes(&self) -> usize {

@@ -4,9 +4,9 @@
 //! {"messages":[ENVELOPE,…],"last":"RUN-SEQ","gap":false,"readers":2}
 //! ```
 
-use crate::config::Limits;
 use crate::forms::{form, put_id};
 use crate::id::EntryId;
+use crate::limits::Limits;
 use crate::log::Log;
 use crate::metrics::Way;
 use crate::response::put_number;

@@ -12,6 +12,7 @@ use pousse::{Context, Error, Limits, Tls};
 
 use crate::bearer::Bearers;
 use crate::flags::{self, Task};
+use crate::logger::Utc;
 use crate::systemd;
 use crate::tokens::{Tokens, warn_if_public};
 use crate::words;
@@ -49,7 +50,7 @@ impl Sources {
 
     fn certificate(&self, ctx: &mut Context<'_>) -> Result<(), Error> {
         if let Some(tls) = load(self.certificate.as_ref())? {
-            let until = tls.not_after().unwrap_or(0);
+            let until = tls.not_after().map_or("unknown".into(), |it| Utc(it).to_string());
             ctx.set_tls(tls);
             log::info!("event=reload what=certificate not-after={until}");
         }

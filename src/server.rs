@@ -33,7 +33,7 @@ use crate::metrics::Reason;
 use crate::net::{self, Events, Interest, Poll, Source, Token, Waker};
 use crate::outbox::{Flush, Sink};
 use crate::remote::{Commands, Remote};
-use crate::stream::{Inherited, Listener};
+use crate::stream::{Inherited, Listener, why_gone};
 use crate::tick::Tick;
 use crate::tls_session::Received;
 
@@ -72,6 +72,8 @@ pub struct Server<H> {
     /// When clients who have not made a request may have to make room.
     pub(crate) openings_due: Tick,
     pub(crate) has_ended: bool,
+    /// The process that made it.
+    process: u32,
 }
 
 /// What a visit to a client came to.
@@ -146,6 +148,7 @@ impl<H: Handler> Server<H> {
             owner_is_told: false,
             openings_due: Tick::NEVER,
             has_ended: false,
+            process: std::process::id(),
             poll,
             listeners,
         })
@@ -154,10 +157,11 @@ impl<H: Handler> Server<H> {
     /// Serves until a handler, a [`Remote`] or a drain ends it.
     ///
     /// # Errors
-    /// [`Error::Poll`]: the system cannot tell any more what is ready.
+    /// [`Error::Poll`]: the system cannot tell any more what is ready. [`Error::Forked`].
     pub fn run(&mut self) -> Result<(), Error> {
+        self.is_no_fork()?;
         while !self.has_ended {
-            self.turn(None)?;
+            self.go_round(None)?;
         }
         Ok(())
     }
@@ -167,10 +171,15 @@ impl<H: Handler> Server<H> {
     /// is ready).
     ///
     /// # Errors
-    /// [`Error::Poll`]: the system cannot tell any more what is ready.
+    /// [`Error::Poll`]: the system cannot tell any more what is ready. [`Error::Forked`].
     ///
     /// Work: bounded by the limits that begin with `turn`.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<Option<Duration>, Error> {
+        self.is_no_fork()?;
+        self.go_round(timeout)
+    }
+
+    fn go_round(&mut self, timeout: Option<Duration>) -> Result<Option<Duration>, Error> {
         self.wait(timeout)?; //  1  until someone is ready or a deadline has come
         self.note(); //          2  who is ready; nobody is touched yet
         self.read(); //          3  bytes into connections, events into the handler
@@ -196,8 +205,14 @@ impl<H: Handler> Server<H> {
         let now = net::now();
         let unix = net::unix_time();
         self.app.hub.now = now;
-        self.app.hub.turn.begin(Tick::at(now - self.started), unix.as_secs());
-        Ok(())
+        let (before, tick) = (self.app.hub.turn.now, Tick::at(now - self.started));
+        self.app.hub.turn.begin(tick, unix.as_secs());
+        // A handler may fork as well. Asking costs a call, so it is not asked in every turn.
+        if tick == before { Ok(()) } else { self.is_no_fork() }
+    }
+
+    fn is_no_fork(&self) -> Result<(), Error> {
+        (std::process::id() == self.process).then_some(()).ok_or(Error::Forked)
     }
 
     /// When to come back at the latest.
@@ -454,7 +469,7 @@ impl<H: Handler> Server<H> {
         self.spread();
         self.app.hub.turn.end_delivery();
         let hub = &mut self.app.hub;
-        if hub.clients.next_spreading().is_none() {
+        if hub.clients.readers.next_spreading().is_none() {
             hub.log.drop_encoded();
         }
         hub.log.trim(hub.turn.now);
@@ -463,19 +478,19 @@ impl<H: Handler> Server<H> {
 
     /// Offers what was published to its readers, topic by topic, a slice of them at a time.
     fn spread(&mut self) {
-        if self.app.hub.clients.next_spreading().is_none() {
+        if self.app.hub.clients.readers.next_spreading().is_none() {
             return;
         }
         let until = net::now() + self.app.hub.turn.limits.turn_time;
-        while let Some(topic) = self.app.hub.clients.next_spreading() {
-            self.app.hub.clients.begin_slice(topic, &self.app.hub.log);
+        while let Some(topic) = self.app.hub.clients.readers.next_spreading() {
+            self.app.hub.clients.readers.begin_slice(topic, &self.app.hub.log);
             for _ in 0..self.app.hub.turn.limits.turn_readers {
                 let Some(id) = self.app.hub.clients.next_reader(topic) else { break };
                 if self.visit(id) == Visit::Unfinished {
-                    self.app.hub.clients.has_more_to_take(topic);
+                    self.app.hub.clients.readers.has_more_to_take(topic);
                 }
             }
-            let through_since = self.app.hub.clients.end_slice(&mut self.app.hub.log);
+            let through_since = self.app.hub.clients.readers.end_slice(&mut self.app.hub.log);
             let now = net::now();
             if let Some(since) = through_since {
                 self.app.hub.turn.counters.fanout_time.observe(now - since);
@@ -484,7 +499,7 @@ impl<H: Handler> Server<H> {
                 break;
             }
         }
-        self.app.hub.clients.end_rounds();
+        self.app.hub.clients.readers.end_rounds();
     }
 
     /// Fills and writes by turns, until one of the two has no more or the budget is spent.
@@ -555,14 +570,6 @@ impl<H: Handler> Server<H> {
         } else if wants_turn {
             self.make_busy(id);
         }
-    }
-}
-
-/// What the failure of a socket says of its peer.
-fn why_gone(error: &io::Error) -> Reason {
-    match error.kind() {
-        ErrorKind::TimedOut => Reason::AckTimeout,
-        _ => Reason::Gone,
     }
 }
 

@@ -19,11 +19,11 @@
 //! published before they were subscribed, nothing above the place where the others stood is sent.
 
 use crate::bucket::Bucket;
-use crate::config::Limits;
 use crate::forms::{self, Gap, put_data, put_quoted_id};
 use crate::http::Refusal;
 use crate::id::{After, ConnId, EntryId};
 use crate::json::push_string;
+use crate::limits::Limits;
 use crate::log::Log;
 use crate::message::{Kind, Message};
 use crate::metrics::Reason;

@@ -2,11 +2,11 @@
 //!
 //! The stages and the ways between them are drawn in `connection.rs`, which goes those ways.
 
-use crate::config::Limits;
 use crate::event_stream::EventStream;
 use crate::files::DiskFile;
 use crate::head::Head;
 use crate::http::Request;
+use crate::limits::Limits;
 use crate::live::Live;
 use crate::long_poll::LongPoll;
 use crate::tick::Tick;

@@ -7,11 +7,12 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::config::{Address, is_loopback};
 use crate::error::Error;
 use crate::http::Peer;
+use crate::limits::Limits;
+use crate::metrics::Reason;
 use crate::net::{
     self, Interest, Registry, Source, TcpListener, TcpStream, Token, UnixListener, UnixStream,
 };
@@ -73,15 +74,6 @@ impl Stream {
                 it.end()
             }
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
-        }
-    }
-
-    /// Bounds how long bytes may stay unacknowledged. Else a peer whose machine has gone is noticed
-    /// by who writes to it only when the system has tried for a quarter of an hour.
-    pub(crate) fn set_ack_timeout(&self, timeout: Duration) {
-        if let Some(stream) = self.tcp() {
-            // Best effort: without it the peer is noticed later.
-            let _ = net::set_ack_timeout(stream, timeout);
         }
     }
 
@@ -184,6 +176,14 @@ impl Source for Stream {
     }
 }
 
+/// What the failure of a socket says of its peer.
+pub(crate) fn why_gone(error: &io::Error) -> Reason {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Reason::AckTimeout,
+        _ => Reason::Gone,
+    }
+}
+
 /// A socket that listens already, opened by somebody else: a service manager, the process before,
 /// a test. Whoever made the file of a unix socket removes it.
 ///
@@ -235,6 +235,8 @@ pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Whose it is: a fork that ends leaves it to the process that made it.
+    process: u32,
 }
 
 impl Listener {
@@ -325,6 +327,20 @@ impl Listener {
         }
     }
 
+    /// Bounds what the system does for each client. Those accepted from a listener have what is set
+    /// on it, so no client costs a call.
+    ///
+    /// - `unsent`: it takes no more than it can send soon, so what waits, waits in an outbox, where
+    ///   it is counted and can be cut.
+    /// - `ack-timeout`: else a peer whose machine has gone is noticed by who writes to it only when
+    ///   the system has tried for a quarter of an hour;
+    /// - and by who writes nothing to it never, but for the questions of `SO_KEEPALIVE`.
+    pub(crate) fn set_options(&self, limits: &Limits) {
+        let Listener::Tcp(listener, _) = self else { return };
+        // Best effort: without it the peer is noticed later, or the system holds more.
+        let _ = net::set_options(listener, limits.ack_timeout, limits.unsent);
+    }
+
     /// Asks for no more events.
     pub(crate) fn deregister(&mut self, registry: &Registry) {
         // It is closed next, which does the same.
@@ -345,7 +361,8 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix(_, Some(SocketFile { path, device, inode })) = self
+        if let Listener::Unix(_, Some(SocketFile { path, device, inode, process })) = self
+            && *process == std::process::id()
             && fs::symlink_metadata(&*path)
                 .is_ok_and(|it| (it.dev(), it.ino()) == (*device, *inode))
         {
@@ -398,5 +415,6 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     let made = fs::symlink_metadata(path)?;
-    Ok((listener, SocketFile { path: path.into(), device: made.dev(), inode: made.ino() }))
+    let (device, inode, process) = (made.dev(), made.ino(), std::process::id());
+    Ok((listener, SocketFile { path: path.into(), device, inode, process }))
 }

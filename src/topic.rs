@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::Limits;
 use crate::id::ConnId;
+use crate::limits::Limits;
 use crate::message::{self, Kind, Message};
 use crate::metrics::Way;
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{Config, Limits};
+use crate::config::Config;
 use crate::id::ConnId;
+use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::origin::Origins;
 use crate::outbox::Outbox;

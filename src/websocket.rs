@@ -19,8 +19,8 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use crate::bucket::Bucket;
-use crate::config::Limits;
 use crate::input::take;
+use crate::limits::Limits;
 use crate::message::{Kind, put_frame_head};
 use crate::metrics::Reason;
 use crate::tick::Tick;

@@ -403,6 +403,43 @@ fn an_address_in_use_is_69() {
 }
 
 #[test]
+fn what_fails_and_no_setting_can_mend_is_70() {
+    // All descriptors that it may have are taken, by bash, when it starts.
+    let take = "for n in {3..78}; do eval \"exec $n</dev/null\"; done; ulimit -n 80; exec \"$0\"";
+    let mut command = Command::new("bash");
+    clean(&mut command).args(["-c", take, env!("CARGO_BIN_EXE_pousse")]);
+    if has("bash") {
+        refused(&mut command, 70, &["Too many open files"]);
+    }
+}
+
+#[test]
+fn a_loop_that_cannot_be_told_what_is_ready_ends_with_70() {
+    let fault = "inject=?epoll_wait,?epoll_pwait:error=EBADF";
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", fault]);
+    let traces = |command: &mut Command| command.status().is_ok_and(|it| it.success());
+    if !has("strace") || !traces(Command::new("strace").args(["-qq", "-o", "/dev/null", "true"])) {
+        return;
+    }
+    clean(&mut command).args([env!("CARGO_BIN_EXE_pousse"), "--listen", "127.0.0.1:0"]);
+    let (code, _, log) = output(&mut command);
+    assert_eq!(code, 70, "{log}");
+    assert!(log.contains(" error event=failed error=\"the readiness queue failed: "), "{log}");
+}
+
+/// Whether the machine has this program; where nothing may be skipped, it has to.
+fn has(program: &str) -> bool {
+    let is_there = Command::new(program).arg("--version").output().is_ok();
+    let is_required = std::env::var("POUSSE_TEST_REQUIRE").is_ok_and(|it| it == "all");
+    assert!(is_there || !is_required, "{program} is missing");
+    if !is_there {
+        println!("SKIPPED: exit code 70 (apt-get install {program})");
+    }
+    is_there
+}
+
+#[test]
 fn check_looks_at_what_can_be_seen_without_listening() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

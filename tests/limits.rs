@@ -1,4 +1,4 @@
-//! Every limit of `config.rs`: just to it, over it, and who is told what; and peers who mean harm.
+//! Every limit of `limits.rs`: just to it, over it, and who is told what; and peers who mean harm.
 //!
 //! Most go over real sockets to a server in this process (`running.rs`), with limits made small.
 //! What is a time goes, for its exact edge, to a connection by hand (`by_hand.rs`); what is memory
@@ -32,6 +32,8 @@ mod process;
 mod running;
 #[path = "limits/silent.rs"]
 mod silent;
+#[path = "limits/system.rs"]
+mod system;
 #[path = "limits/turn.rs"]
 mod turn;
 #[path = "limits/websocket.rs"]
@@ -80,6 +82,14 @@ const TESTED: &[(&str, fn())] = &[
     ("close-timeout", websocket::a_close_frame_is_waited_for_and_then_no_more),
     ("outbox-soft", clients::a_client_for_whom_much_waits_is_not_read),
     ("outbox", clients::a_direct_send_to_a_client_for_whom_too_much_waits_is_refused),
+    (
+        "outbox-messages",
+        clients::a_direct_send_to_a_client_for_whom_too_many_messages_wait_is_refused,
+    ),
+    (
+        "unsent",
+        system::the_system_takes_no_more_than_it_can_send_soon_and_a_reader_that_reads_on_gets_all,
+    ),
     ("stall", clients::a_client_that_takes_nothing_for_too_long_is_closed_with_1013),
     ("ack-timeout", gate::a_peer_whose_machine_has_gone_is_noticed_by_what_is_written_to_it),
     ("turn-read", turn::in_one_turn_so_many_bytes_are_read_of_one_client),
@@ -98,7 +108,7 @@ const TESTED: &[(&str, fn())] = &[
 fn every_limit_has_a_test_and_every_test_a_limit() {
     let limits: Vec<&str> = LIMITS.iter().map(|limit| limit.name).collect();
     let tested: Vec<&str> = TESTED.iter().map(|(name, _)| *name).collect();
-    assert_eq!(tested, limits, "TESTED follows the table of config.rs");
+    assert_eq!(tested, limits, "TESTED follows the table of limits.rs");
 }
 
 #[test]
@@ -118,7 +128,7 @@ fn a_limit_that_ends_or_refuses_something_is_the_word_of_a_reason() {
 
 #[test]
 fn a_limit_of_zero_is_refused_by_its_name_where_it_makes_no_sense() {
-    let allowed = ["history", "history-bytes", "wait-max", "drain"];
+    let allowed = ["history", "history-bytes", "wait-max", "unsent", "drain"];
     for limit in LIMITS {
         let mut config = Config::default();
         let zero =

@@ -396,7 +396,8 @@ fn a_hundred_thousand_messages_are_resumed_by_a_slow_reader_within_the_bound_of_
             }
         }
         println!("{slow:?}: at most {most} bytes waited");
-        assert!(most <= 64 * 1024 + AROUND, "{most} bytes waited");
+        // As much as is enough, less a byte, and what is then taken from the log.
+        assert!(most <= 2 * 64 * 1024 + AROUND, "{most} bytes waited");
         let counters = server.counters();
         assert_eq!((counters.delivered, counters.gaps), (MANY as u64, 0));
         assert_eq!(counters.encoded, MANY as u64, "each once");

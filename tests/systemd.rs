@@ -173,6 +173,8 @@ fn a_socket_of_the_manager_speaks_tls_if_there_is_a_certificate() {
     let server = Server::spawn(&mut command, 1).map_err(|it| it.1).unwrap();
     let start = format!(" listening on https://{address}");
     assert!(server.stderr().lines().next().unwrap().ends_with(&start), "{}", server.stderr());
+    let until = "not-after=4096-01-01T00:00:00Z";
+    assert!(server.says(until), "rcgen's own choice, as a date: {}", server.stderr());
     assert_eq!(get(&Door::Tls(address, pair.trust)), 200);
 }
 

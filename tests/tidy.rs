@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 /// Who stands where (`docs/architecture.md`). A file imports from lower floors only.
 const FLOORS: &[&[&str]] = &[
     &[
-        "error", "id", "input", "json", "message", "metrics", "net", "network", "percent",
-        "process", "tick",
+        "error", "id", "input", "json", "limits", "message", "metrics", "net", "network",
+        "percent", "process", "tick",
     ],
     &["bucket", "config", "deadlines", "drain", "exposition", "files", "outbox", "response", "tls"],
     &["origin", "tls_session", "topic", "websocket"],
     &["http", "log", "remote", "turn"],
-    &["access", "forms", "forwarded", "head", "outgoing", "stream"],
+    &["access", "forms", "forwarded", "head", "outgoing", "readers", "stream"],
     &["cursor", "gate", "poll", "session"],
     &["event", "event_stream", "exchange", "listeners"],
     &["live", "long_poll", "routes"],
@@ -381,7 +381,7 @@ fn every_limit_says_what_it_bounds() {
             let meaning = limit.meaning.trim();
             meaning.len() < 7 || !meaning.ends_with('.') || !meaning.starts_with(char::is_uppercase)
         })
-        .map(|limit| format!("src/config.rs: {}: {:?}", limit.name, limit.meaning))
+        .map(|limit| format!("src/limits.rs: {}: {:?}", limit.name, limit.meaning))
         .collect();
     none(&broken);
 }

@@ -160,15 +160,19 @@ fn a_publisher_cannot_make_the_server_keep_more_than_its_history() {
     target.margin = 10 << 20;
     target.withstands("publishing", |target| {
         target.flood(3, |door, flood| {
+            // Another topic with every connection, each with a history of its own. What is said
+            // there is heard by who said it alone, so nobody falls behind.
+            let opens = |number: u32| {
+                let topic = format!("topic-{number}-{:?}", std::thread::current().id());
+                let topic = topic.replace(['(', ')'], "");
+                Peer::opens(door, &format!("/websocket?topic={topic}"), "")
+            };
             let mut number = 0;
-            let mut peer = Peer::opens(door, "/websocket?topic=elsewhere", "");
+            let mut peer = opens(number);
             while flood.goes_on() {
                 number += 1;
                 if number % 20 == 0 {
-                    // Another topic with every connection, each with a history of its own.
-                    let topic = format!("topic-{number}-{:?}", std::thread::current().id());
-                    let topic = topic.replace(['(', ')'], "");
-                    peer = Peer::opens(door, &format!("/websocket?topic={topic}"), "");
+                    peer = opens(number);
                 }
                 peer.says(crate::support::websocket::frame(true, BINARY, &[7; 60_000]));
                 peer.hears();

@@ -16,11 +16,9 @@ struct Word(&'static str, &'static [&'static str], fn(&Server) -> Vec<Peer>);
 const EVENTS: [&str; 3] = [" event=refused ", " event=closed ", " event=full "];
 
 /// Limits that have no line of their own, and why.
-const LEFT_OUT: [(&str, &str); 4] = [
+const LEFT_OUT: [(&str, &str); 2] = [
     ("ack-timeout", "it takes a machine that is gone; `tests/limits/gate.rs` takes one away"),
-    ("close-timeout", "the line says why the closing began, and `refused.close-timeout` counts"),
-    ("outbox", "a direct send is refused to the handler, or to the owner by 503"),
-    ("commands", "other threads of an embedder are told `RemoteError::Full`"),
+    ("commands", "only an embedder has other threads; `tests/limits/clients.rs` has one"),
 ];
 
 fn door(server: &Server) -> &Door {
@@ -53,11 +51,33 @@ fn crowds(server: &Server) -> Vec<Peer> {
     peers
 }
 
-fn crowds_the_owner(server: &Server) -> Vec<Peer> {
+fn owners_door(server: &Server) -> Door {
     assert!(server.says(" event=control "), "{}", server.stderr());
     let log = server.stderr();
     let (_, rest) = log.split_once(" event=control url=http://").unwrap();
-    let owner = Door::Tcp(rest.split(' ').next().unwrap().parse().unwrap());
+    Door::Tcp(rest.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// The owner sends to a client that takes nothing until he may not.
+fn is_sent_too_much(server: &Server) -> Vec<Peer> {
+    let client = Peer::opens(door(server), "/websocket", "");
+    let mut owner = Peer::connect(&owners_door(server));
+    owner.says(get("/api/clients"));
+    let list = owner.answer().content;
+    let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
+    let target = format!("/api/clients/{}", list["clients"][0]["id"].as_str().unwrap());
+    let end = now() + PATIENCE;
+    loop {
+        owner.says(posting(&target, "", &[b'a'; 60_000]));
+        match owner.answer().status {
+            503 => return vec![client, owner],
+            status => assert!(status == 202 && now() < end, "{status}"),
+        }
+    }
+}
+
+fn crowds_the_owner(server: &Server) -> Vec<Peer> {
+    let owner = owners_door(server);
     let mut first = Peer::connect(&owner);
     first.says(get("/healthz"));
     assert_eq!(first.answer().status, 200);
@@ -169,6 +189,15 @@ const WORDS: &[Word] = &[
     Word("controls", &["--limit", "controls=2"], |server| {
         sends(server, frame(true, PING, b"").repeat(4))
     }),
+    Word("close-timeout", &["--limit", "fragments=1"], |server| {
+        sends(server, [frame(false, TEXT, b"a"), frame(false, 0, b"b").repeat(2)].concat())
+    }),
+    Word("outbox", &["--control", "127.0.0.1:0", "--limit", "outbox=1"], is_sent_too_much),
+    Word(
+        "outbox-messages",
+        &["--control", "127.0.0.1:0", "--limit", "outbox-messages=1"],
+        is_sent_too_much,
+    ),
     Word("stall", &["--limit", "stall=200ms"], asks_and_does_not_read),
     Word("drain", &["--drain", "5s"], is_told_to_go),
 ];

@@ -1,7 +1,7 @@
 //! Limits on topics, on clients, and on the bytes that wait for them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pousse::{Config, ConnId, Context, Handler, Message, Reason, RemoteError, SendError, Server};
@@ -173,6 +173,39 @@ pub(crate) fn a_direct_send_to_a_client_for_whom_too_much_waits_is_refused() {
     innocent.is_served();
 }
 
+#[test]
+pub(crate) fn a_direct_send_to_a_client_for_whom_too_many_messages_wait_is_refused() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let flood = move |conn: ConnId, _: Message<'_>, ctx: &mut Context<'_>| {
+        let sends = std::iter::repeat_with(|| ctx.send(conn, "!"));
+        tell.send(sends.take_while(Result::is_ok).count()).unwrap();
+    };
+    let running = Running::with(|limits| limits.outbox_messages = 100, Does(flood));
+    let mut innocent = Innocent::of(&running);
+    let mut peer = Peer::open(running.address, "/websocket");
+    for round in 1..=2 {
+        peer.says(frame(0x81, b"flood"));
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), 100);
+        for _ in 0..100 {
+            assert_eq!(peer.hears(), (0x81, b"!".to_vec()), "what was taken comes");
+        }
+        running
+            .counts("refused.outbox-messages", |now| now.refused(Reason::OutboxMessages) == round);
+    }
+    innocent.is_served();
+
+    // From a quarter of them on it is not read, and again when they have left.
+    let mut by_hand = ByHand::websocket(|limits| limits.outbox_messages = 8);
+    for sent in 1..=8 {
+        by_hand.connection.send(Message::Text("!"), &mut by_hand.turn).unwrap();
+        assert_eq!(by_hand.connection.wants_input(&by_hand.turn), sent <= 2, "{sent}");
+    }
+    let full = by_hand.connection.send(Message::Text("!"), &mut by_hand.turn);
+    assert_eq!(full, Err(SendError::Full));
+    by_hand.flush();
+    assert!(by_hand.connection.wants_input(&by_hand.turn));
+}
+
 /// Sends to whoever says something until his socket takes no more; `waits` is the sign of it.
 pub(crate) struct Filler {
     pub(crate) waits: Arc<AtomicUsize>,
@@ -243,8 +276,29 @@ pub(crate) fn a_client_that_takes_nothing_for_too_long_is_closed_with_1013() {
     innocent.is_served();
 }
 
+/// Keeps the lines that tell of commands.
+struct Lines(Mutex<Vec<String>>);
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        if line.ends_with(" reason=commands") {
+            self.0.lock().unwrap().push(line);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
 #[test]
 pub(crate) fn commands_of_other_threads_that_may_wait_are_so_many() {
+    static LINES: Lines = Lines(Mutex::new(Vec::new()));
+    log::set_logger(&LINES).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
     let (mut server, address) = bind(|limits| limits.commands = 4, Chat);
     let remote = server.remote();
     for _ in 0..4 {
@@ -266,4 +320,5 @@ pub(crate) fn commands_of_other_threads_that_may_wait_are_so_many() {
     // The queue is the other threads' business, so what did not fit is counted by them.
     let refused = server.context().counters().refused(Reason::Commands);
     assert_eq!(refused, 2, "refused.commands");
+    assert_eq!(*LINES.0.lock().unwrap(), ["event=refused client=- count=2 reason=commands"]);
 }

@@ -84,6 +84,10 @@ impl Peer {
         Self { stream, unread: Vec::new() }
     }
 
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
     /// The same connection for another thread, which writes while this one reads.
     pub(crate) fn shared(&self) -> Self {
         Self { stream: self.stream.try_clone().unwrap(), unread: Vec::new() }

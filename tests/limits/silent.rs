@@ -11,6 +11,7 @@ pub(crate) const SILENT: &[&str] = &[
     "poll-bytes",
     "ping",
     "outbox-soft",
+    "unsent",
     "turn-read",
     "turn-messages",
     "turn-write",
