@@ -28,7 +28,7 @@ const FLOORS: &[&[&str]] = &[
     &["hub"],
     &["handler", "operate", "perform"],
     &["app"],
-    &["server"],
+    &["seams", "server"],
     &["door"],
 ];
 
