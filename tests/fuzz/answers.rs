@@ -243,17 +243,22 @@ fn session(heard: &Heard) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// The `seq` of the entries of each topic, in the order in which they came.
-pub fn places(heard: &Heard) -> HashMap<String, Vec<u64>> {
-    let mut places: HashMap<String, Vec<u64>> = HashMap::new();
-    let texts = heard.messages.iter().map(|(_, payload)| payload.as_slice());
-    for text in texts.chain(heard.events.iter().map(|event| event.data.as_bytes())) {
+/// What was heard of each topic in JSON, in its order: the `seq` of an entry, or that there is a gap.
+pub fn places(heard: &Heard) -> HashMap<String, Vec<Option<u64>>> {
+    let mut places: HashMap<String, Vec<Option<u64>>> = HashMap::new();
+    let texts = heard.messages.iter().map(|(_, payload)| ("message", payload.as_slice()));
+    let events = heard.events.iter().map(|it| (it.kind.as_str(), it.data.as_bytes()));
+    for (kind, text) in texts.chain(events) {
         let Ok(value) = serde_json::from_slice::<Value>(text) else { continue };
+        let gap = if kind == "gap" { &value } else { &value["gap"] };
+        if let Some(topic) = gap["topic"].as_str() {
+            places.entry(topic.to_owned()).or_default().push(None);
+        }
         let (Some(id), Some(topic)) = (value["id"].as_str(), value["topic"].as_str()) else {
             continue;
         };
         let Some(seq) = id.split_once('-').and_then(|(_, seq)| seq.parse().ok()) else { continue };
-        places.entry(topic.to_owned()).or_default().push(seq);
+        places.entry(topic.to_owned()).or_default().push(Some(seq));
     }
     places
 }

@@ -1,9 +1,10 @@
 //! Promise: whatever three peers say to one server, however it is cut, whenever time passes, and
 //! whatever their sockets take, nothing panics; what each hears are answers, frames or an event
 //! stream by the letter of the standards, never more answers than a strict reader sees requests;
-//! entries come in order and none twice; each peer, and the log, costs at most what the limits say;
-//! and of those who have gone nothing is left.
+//! entries come in order, none twice, none lost unless a gap is told; each peer, and the log, costs
+//! at most what the limits say; and of those who have gone nothing is left.
 
+use std::collections::HashMap;
 use std::io::{self, ErrorKind, Write};
 
 use mio::net::UnixStream;
@@ -93,7 +94,12 @@ struct Client {
     is_gone: bool,
     /// The end of what it heard may be missing.
     is_cut: bool,
+    /// The program unsubscribed it, so it may begin anew from an older place.
+    may_repeat: bool,
 }
+
+/// All that was ever published, by topic: its place, and who was not to get it.
+type Published = HashMap<String, Vec<(u64, Option<ConnId>)>>;
 
 /// Three peers and their server.
 struct World {
@@ -101,8 +107,7 @@ struct World {
     limits: Limits,
     now: Tick,
     clients: Vec<Client>,
-    /// All that came and went; the last three may be here.
-    ids: Vec<ConnId>,
+    published: Published,
 }
 
 pub fn run(data: &[u8]) {
@@ -171,7 +176,7 @@ impl World {
             limits: config.limits.clone(),
             now: Tick(0),
             clients: Vec::new(),
-            ids: Vec::new(),
+            published: Published::new(),
         }
     }
 
@@ -187,7 +192,6 @@ impl World {
             _ => Peer::Unix,
         };
         let id = self.rehearsal.joins(stream(), peer);
-        self.ids.push(id);
         self.clients.push(Client {
             id,
             socket: Socket { heard: Vec::new(), room: usize::MAX, is_broken: false },
@@ -196,6 +200,7 @@ impl World {
             has_ended: false,
             is_gone: false,
             is_cut: false,
+            may_repeat: false,
         });
         self.clients.len() - 1
     }
@@ -227,7 +232,7 @@ impl World {
             2 => self.clients[at].socket.is_broken = true,
             3 => drop(context.send(id, "direct")),
             4 => drop(context.subscribe(id, "a", pousse::After::Earliest)),
-            5 => drop(context.unsubscribe(id, "general")),
+            5 => self.clients[at].may_repeat |= context.unsubscribe(id, "general"),
             6 => context.drain(CloseCode::Restart),
             _ => {
                 let _ = context.set_origins(vec!["https://other.example".into()]);
@@ -267,13 +272,14 @@ impl World {
                     client.is_cut |= matches!(ending.code, CloseCode::Abnormal | CloseCode::Again);
                 }
             }
+            self.notes();
             let here: Vec<ConnId> = self.clients.iter().map(|client| client.id).collect();
             for id in self.rehearsal.end(&here) {
                 let client = self.clients.iter_mut().find(|client| client.id == id);
                 let client = client.expect("whoever is done is known");
                 client.is_gone = true;
                 client.is_cut |= client.socket.is_broken;
-                check(client);
+                check(client, &self.published);
             }
             let (held, most) = (self.rehearsal.log().bytes(), self.limits.history_total);
             assert!(held <= most, "the log holds {held} bytes, and at most {most} are allowed");
@@ -282,6 +288,17 @@ impl World {
             }
         }
         panic!("it never comes to rest");
+    }
+
+    /// Notes what was published in this turn, before anything of it may go.
+    fn notes(&mut self) {
+        let log = self.rehearsal.log();
+        for (_, topic) in log.topics_from(0) {
+            let name = topic.name().to_string();
+            let known = self.published.entry(name).or_default();
+            let last = known.last().map_or(0, |(seq, _)| *seq);
+            known.extend(topic.after(last).map(|entry| (entry.seq, entry.except)));
+        }
     }
 
     /// Everyone takes what there is, goes, and leaves nothing.
@@ -293,7 +310,7 @@ impl World {
         for at in 0..self.clients.len() {
             let client = &mut self.clients[at];
             if !client.is_gone {
-                check(client);
+                check(client, &self.published);
                 client.has_ended = true;
                 self.rehearsal.context().close(self.clients[at].id, CloseCode::Away, "the end");
             }
@@ -317,8 +334,9 @@ impl World {
     }
 }
 
-/// What a peer heard is what the standards say, and in order.
-fn check(client: &Client) {
+/// What a peer heard is what the standards say, and of what it reads it has everything in order, or
+/// was told of a gap.
+fn check(client: &Client, published: &Published) {
     let asked = reference::read(&client.said[..client.read]);
     let heard = match answers::read(&client.socket.heard, &asked, client.is_cut) {
         Ok(heard) => heard,
@@ -328,12 +346,23 @@ fn check(client: &Client) {
             client.socket.heard.escape_ascii()
         ),
     };
-    // Who unsubscribes may begin anew from an older place.
+    // Who unsubscribes may begin anew from an older place; a backslash may spell it otherwise.
     let said = String::from_utf8_lossy(&client.said);
-    if !said.contains("unsub") && !said.contains('\\') {
-        for (topic, seqs) in places(&heard) {
-            let is_in_order = seqs.is_sorted_by(|a, b| a < b);
-            assert!(is_in_order, "entries of {topic:?} came as {seqs:?}");
+    if client.may_repeat || said.contains("unsub") || said.contains('\\') {
+        return;
+    }
+    for (topic, places) in places(&heard) {
+        let all = published.get(&topic).map(Vec::as_slice).unwrap_or_default();
+        let mut before = None;
+        for place in places {
+            let is_due = |(seq, except): &&(u64, Option<ConnId>)| {
+                let is_between = before.is_some_and(|before| *seq > before) && Some(*seq) < place;
+                is_between && *except != Some(client.id)
+            };
+            let lost = all.iter().find(is_due);
+            assert_eq!(lost, None, "{topic:?} has nothing between {before:?} and {place:?}");
+            assert!(before.is_none() || place.is_none() || before < place, "{topic:?} goes back");
+            before = place;
         }
     }
 }
