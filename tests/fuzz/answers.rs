@@ -69,6 +69,7 @@ pub fn read(mut bytes: &[u8], asked: &(Vec<Seen>, Stop), is_cut: bool) -> Result
             // What was refused before it was understood is answered with a content.
             (_, Some(_)) if is_head && (bytes.is_empty() || !heard.is_over) => 0,
             (_, Some(length)) => length,
+            (_, None) if is_head => 0,
             (_, None) => return Err("a content without its length".into()),
         };
         if bytes.len() < length {

@@ -23,6 +23,8 @@ pub fn config() -> Config {
     config.publish = Some(pousse::Publish::Anyone);
     config.origins = vec!["https://example.org".into(), "null".into()];
     config.subprotocols = vec!["chat".into()];
+    // Seeds and dictionary call the server so; who does not is told 421.
+    config.hosts = vec!["a".into()];
     let limits = &mut config.limits;
     limits.head_bytes = 700;
     limits.headers = 12;

@@ -1,12 +1,15 @@
 //! Promise: however the bytes of a peer are cut, the same comes of them: the same calls of the
-//! handler, the same answers, the same ending.
+//! handler, the same answers, the same ending. What a WebSocket is given from the log is left out:
+//! that waits for the end of a turn, and answers do not.
 
 use pousse::seam::{Ending, Rehearsal, Tick};
 use pousse::{ConnId, Peer};
 
+use super::answers;
 use super::connection::{config, rehearsal, stream};
 use super::input::Input;
 use super::policy::Policy;
+use super::reference;
 
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
@@ -18,18 +21,37 @@ pub fn run(data: &[u8]) {
     assert_eq!(play(bytes, &mut std::iter::repeat(1)), whole, "byte by byte");
 }
 
-type Outcome = (Vec<String>, String, Option<Ending>);
+type Outcome = (Vec<String>, Vec<String>, Option<Ending>);
+
+/// What it was answered, in its order.
+fn answered(heard: &[u8], bytes: &[u8]) -> Vec<String> {
+    let read = answers::read(heard, &reference::read(bytes), true).expect("answers and frames");
+    if !read.statuses.contains(&101) {
+        return vec![heard.escape_ascii().to_string()];
+    }
+    let mut answers: Vec<String> = read.statuses.iter().map(u16::to_string).collect();
+    let is_answer = |text: &&str| {
+        let words = ["{\"error\"", "{\"published\"", "{\"unsubscribed\""];
+        text.starts_with(ECHO) || words.iter().any(|word| text.starts_with(word))
+    };
+    let texts = read.messages.iter().filter_map(|(_, text)| std::str::from_utf8(text).ok());
+    answers.extend(texts.filter(is_answer).map(str::to_owned));
+    answers.push(format!("over: {}", read.is_over));
+    answers
+}
+
+/// Stands before what comes back.
+const ECHO: char = '\u{1}';
 
 /// Plays the bytes in pieces of these sizes, the rest in one.
 fn play(bytes: &[u8], sizes: &mut dyn Iterator<Item = usize>) -> Outcome {
     let mut config = config();
     // Budgets of a turn are seen by who is cut, and change nothing of what comes.
     config.limits.turn_read = 1 << 16;
-    // How much may stand behind a request that is not answered depends on when it comes.
     let mut rehearsal = rehearsal(&config);
+    rehearsal.handler().echo = Some(ECHO);
     let id = rehearsal.joins(stream(), Peer::Unix);
     let mut heard = Vec::new();
-    let mut ending = None;
     rehearsal.begin(Tick(1));
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -42,9 +64,9 @@ fn play(bytes: &[u8], sizes: &mut dyn Iterator<Item = usize>) -> Outcome {
             break;
         }
     }
-    ending = rehearsal.ending(id).or(ending);
+    let ending = rehearsal.ending(id);
     let calls = std::mem::take(&mut rehearsal.handler().calls);
-    (calls, heard.escape_ascii().to_string(), ending)
+    (calls, answered(&heard, bytes), ending)
 }
 
 fn feed(rehearsal: &mut Rehearsal<Policy>, id: ConnId, piece: &mut &[u8], heard: &mut Vec<u8>) {

@@ -12,6 +12,8 @@ pub struct Policy {
     pub calls: Vec<String>,
     /// WebSockets that were opened and have not ended.
     pub open: Vec<ConnId>,
+    /// Nothing is published: each text comes back to who sent it, behind this sign.
+    pub echo: Option<char>,
 }
 
 const DENIED: Denial = Denial::forbidden("this topic is nobody's");
@@ -32,6 +34,10 @@ impl Handler for Policy {
                 return;
             }
         };
+        if let Some(sign) = self.echo.filter(|_| !text.starts_with('c')) {
+            let _ = ctx.send(conn, &format!("{sign}{text}"));
+            return;
+        }
         let rest = text.get(1..).unwrap_or_default();
         let _ = match text.as_bytes().first() {
             Some(b'e') => ctx.send(conn, rest).is_ok(),
