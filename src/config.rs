@@ -57,6 +57,12 @@ pub struct Config {
     /// The certificate with which the TCP listeners speak TLS, https and wss, and nothing else
     /// (feature `tls`). Unix sockets stay plain.
     pub tls: Option<Tls>,
+    /// Whether messages are compressed for WebSockets that offer it, and taken from them so:
+    /// permessage-deflate (feature `deflate`), from 1 KiB on. Default: yes, with the feature.
+    ///
+    /// What is compressed tells by its length what it repeats. So where a message holds both a
+    /// secret and something that a stranger chose, turn it off (`docs/security.md`).
+    pub deflate: bool,
     /// Every number.
     pub limits: Limits,
 }
@@ -76,6 +82,7 @@ impl Default for Config {
             limit_loopback: false,
             subprotocols: Vec::new(),
             tls: None,
+            deflate: cfg!(feature = "deflate"),
             limits: Limits::default(),
         }
     }
@@ -123,6 +130,9 @@ impl Config {
         }
         if cfg!(not(feature = "files")) && self.root.is_some() {
             return wrong("this build serves no folders: it lacks the feature `files`");
+        }
+        if cfg!(not(feature = "deflate")) && self.deflate {
+            return wrong("this build does not compress: it lacks the feature `deflate`");
         }
         for limit in LIMITS {
             if (limit.is_zero)(&self.limits) && !limit.zero_allowed {

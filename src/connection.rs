@@ -265,7 +265,7 @@ impl Connection {
 
     /// Ends the opening handshake: from here on the connection speaks WebSocket.
     pub fn upgrade(&mut self, upgrade: Upgrade, turn: &mut Turn) {
-        let live = Live::new(self.id, upgrade.is_session(), turn);
+        let live = Live::new(self.id, &upgrade, turn);
         self.exchange.put_head(&upgrade.response(), None, self.out.outbox(turn), turn);
         self.stage = Stage::WebSocket(live);
         self.transport = Transport::WebSocket;
@@ -568,7 +568,7 @@ impl Connection {
         match live.receive(input, &mut self.out, turn) {
             Heard::Nothing => None,
             Heard::Message(event) => {
-                self.messages_left -= 1;
+                self.messages_left = turn.messages_left(self.messages_left);
                 Some(event)
             }
             Heard::Closed(code, reason) => {

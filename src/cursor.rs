@@ -144,6 +144,7 @@ impl Cursor {
                 more = true;
                 break;
             }
+            forms::deflate(log, topic, entry, form, turn);
             let piece = forms::form(log, topic, entry, form);
             bytes += piece.len();
             seen = entry.seq;
@@ -174,6 +175,7 @@ fn take_run(
             more = true;
             break;
         }
+        forms::deflate(log, topic, entry, form, turn);
         bytes += match form {
             Form::Frame => entry.frame().len(),
             _ => forms::form(log, topic, entry, form).len(),

@@ -41,6 +41,7 @@ pub(crate) fn text(counters: &Counters, state: &State) -> String {
     put_state(&mut text, state);
     put_connections(&mut text, counters);
     put_messages(&mut text, counters);
+    put_compression(&mut text, counters);
     put_loop(&mut text, counters);
     put_tls(&mut text, counters, state.certificate_until_s);
     put_process(&mut text, &state.process);
@@ -117,6 +118,25 @@ fn put_messages(text: &mut Text, counters: &Counters) {
     text.counter("pousse_encodings_total", help, counters.encoded);
     let help = "Times that several messages were joined into one piece for readers at one place.";
     text.counter("pousse_joins_total", help, counters.joined);
+}
+
+fn put_compression(text: &mut Text, counters: &Counters) {
+    let help = "Messages compressed, by the window in bits; entries once for all readers.";
+    text.family("pousse_compressions_total", "counter", help);
+    text.sample(&[("window", "9")], counters.deflated_9);
+    text.sample(&[("window", "15")], counters.deflated_15);
+    let help = "Compressions that gained nothing: those messages left as they were.";
+    text.counter("pousse_compressions_in_vain_total", help, counters.deflated_in_vain);
+    let help = "Bytes of the messages compressed, before, and as they left.";
+    text.family("pousse_compressed_bytes_total", "counter", help);
+    text.sample(&[("state", "before")], counters.deflated_from_bytes);
+    text.sample(&[("state", "after")], counters.deflated_to_bytes);
+    let help = "Compressed messages received.";
+    text.counter("pousse_inflated_messages_total", help, counters.inflated);
+    let help = "Bytes of the compressed messages received, before they were taken out, and after.";
+    text.family("pousse_inflated_bytes_total", "counter", help);
+    text.sample(&[("state", "before")], counters.inflated_from_bytes);
+    text.sample(&[("state", "after")], counters.inflated_bytes);
 }
 
 fn put_loop(text: &mut Text, counters: &Counters) {

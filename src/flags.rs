@@ -219,6 +219,7 @@ pub(crate) fn table() -> Vec<Setting> {
              Forwarded; --max-per-ip and --deny then hold for these. Proxies that come \
              through a unix socket are believed too.",
             Set::Own(trust_proxy)), |s| s.config.trusted_proxies.clear()),
+        row(SERVE, "deflate", "on|off", DEFLATE, Set::Own(deflate)),
     ];
     table.extend(LIMITS.iter().filter(|limit| limit.has_flag).map(|limit| {
         row(BOUNDS, limit.name, unit(limit), limit.meaning, Set::Limit(limit))
@@ -236,9 +237,17 @@ pub(crate) fn table() -> Vec<Setting> {
     table
 }
 
+const DEFLATE: &str = match cfg!(feature = "deflate") {
+    true => {
+        "Compress messages of 1 KiB and more for WebSockets that offer it (permessage-deflate), and \
+         take compressed ones from them. Default: on."
+    }
+    false => "This build cannot compress; off.",
+};
+
 /// Settings that belong to the surface but not to this build. To say so is kinder than "unknown".
 #[rustfmt::skip]
-const NOT_YET: [&str; 3] = ["deflate", "redis", "reuse-port"];
+const NOT_YET: [&str; 2] = ["redis", "reuse-port"];
 
 fn listen(settings: &mut Settings, text: &str) -> Result<(), String> {
     let wrong = |_| not("is HOST:PORT, [V6]:PORT, :PORT or unix:PATH", text);
@@ -313,6 +322,18 @@ fn deny(settings: &mut Settings, text: &str) -> Result<(), String> {
 
 fn trust_proxy(settings: &mut Settings, text: &str) -> Result<(), String> {
     settings.config.trusted_proxies.push(text.parse().map_err(|form: String| not(&form, text))?);
+    Ok(())
+}
+
+fn deflate(settings: &mut Settings, text: &str) -> Result<(), String> {
+    settings.config.deflate = match text {
+        "on" if cfg!(not(feature = "deflate")) => {
+            return Err("cannot be on: this build lacks the feature `deflate`".into());
+        }
+        "on" => true,
+        "off" => false,
+        _ => return Err(not("is on or off", text)),
+    };
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! Blocks are those of the HTML standard, §9.2.6. Each form is made once for all who take it.
+//! Frame and Session can be compressed as well, once for each window.
 
 use std::sync::Arc;
 
@@ -15,21 +16,28 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
+use crate::deflate;
 use crate::id::EntryId;
 use crate::json::push_string;
 use crate::log::Log;
-use crate::message::{FRAME_HEAD_MAX, Message, put_frame_head};
+use crate::message::{FRAME_HEAD_MAX, Kind, Message, put_frame_head};
 use crate::response::put_number;
 use crate::topic::{Entry, Form, Topic};
+use crate::turn::Turn;
 
-/// The entry in this form, made once for all.
+/// The entry in this form, made once for all; plain, if it is to be compressed and was not
+/// ([`deflate`]), or gained nothing by it.
 pub(crate) fn form(log: &Log, topic: &Topic, entry: &Entry, form: Form) -> Bytes {
+    if let Some(bytes) = entry.deflated(form).filter(|bytes| !bytes.is_empty()) {
+        return bytes.clone();
+    }
+    let (form, _) = form.plain();
     log.form(topic, entry, form, || {
         let id = log.id(entry.seq);
         match form {
-            Form::Frame => entry.frame().to_vec(),
+            Form::Frame | Form::FrameDeflated(_) => entry.frame().to_vec(),
             Form::Envelope => envelope(id, topic, entry),
-            Form::Session => frame(&envelope(id, topic, entry)),
+            Form::Session | Form::SessionDeflated(_) => frame(&envelope(id, topic, entry)),
             Form::Event => block(id, |out| {
                 out.extend_from_slice(b"data: ");
                 out.extend_from_slice(&envelope(id, topic, entry));
@@ -38,6 +46,23 @@ pub(crate) fn form(log: &Log, topic: &Topic, entry: &Entry, form: Form) -> Bytes
             Form::EventText => block(id, |out| put_text(out, entry.message())),
         }
     })
+}
+
+/// Compresses the entry for all who take it in this form, unless that was done before.
+pub(crate) fn deflate(log: &Log, topic: &Topic, entry: &Entry, form: Form, turn: &mut Turn) {
+    let (plain, Some(window)) = form.plain() else { return };
+    if !deflate::is_worth(entry.payload().len()) || entry.deflated(form).is_some() {
+        return;
+    }
+    let Turn { deflate, counters, .. } = turn;
+    let frame = match plain {
+        Form::Frame => deflate.frame((entry.kind, entry.payload()), window, counters),
+        _ => {
+            let envelope = envelope(log.id(entry.seq), topic, entry);
+            deflate.frame((Kind::Text, &envelope), window, counters)
+        }
+    };
+    log.keep_deflated(entry, form, frame);
 }
 
 /// Appends `RUN-SEQ`.
@@ -147,6 +172,8 @@ fn put_text(out: &mut Vec<u8>, message: Message<'_>) {
 mod tests {
     use super::*;
     use crate::config::Limits;
+    #[cfg(feature = "deflate")]
+    use crate::deflate::Window;
     use crate::tick::Tick;
 
     fn made(message: Message<'_>, form: Form) -> String {
@@ -171,6 +198,83 @@ mod tests {
         let bytes = Message::Binary(b"\xff\0");
         assert_eq!(made(bytes, Form::Envelope), r#"{"id":"7-1","topic":"g","base64":"/wA="}"#);
         assert_eq!(made(bytes, Form::EventText), "id: 7-1\nevent: binary\ndata: /wA=\n\n");
+    }
+
+    /// A turn, and a log with one entry of this content.
+    #[cfg(feature = "deflate")]
+    fn one(content: Message<'_>) -> (Turn, Log, crate::topic::TopicNumber) {
+        let config = crate::config::Config::default();
+        let mut log = Log::new(7, config.limits.clone());
+        let (number, _) = log.append("g", content, None, Tick(0)).unwrap();
+        (Turn::new(&config), log, number)
+    }
+
+    #[cfg(feature = "deflate")]
+    const DEFLATED: [Form; 4] = [
+        Form::FrameDeflated(Window::Nine),
+        Form::FrameDeflated(Window::Fifteen),
+        Form::SessionDeflated(Window::Nine),
+        Form::SessionDeflated(Window::Fifteen),
+    ];
+
+    #[test]
+    #[cfg(feature = "deflate")]
+    fn an_entry_is_compressed_once_in_each_form_and_window_and_kept_so() {
+        let content = "Bonjour, ".repeat(200);
+        let (mut turn, mut log, number) = one(content.as_str().into());
+        let before = log.bytes();
+        for form in DEFLATED {
+            let topic = log.topic(number);
+            let entry = topic.after(0).next().unwrap();
+            deflate(&log, topic, entry, form, &mut turn);
+            deflate(&log, topic, entry, form, &mut turn);
+            let bytes = super::form(&log, topic, entry, form);
+            assert_eq!(bytes[0], 0xc1, "FIN, RSV1, text");
+            let payload = if bytes[1] == 126 { &bytes[4..] } else { &bytes[2..] };
+            let inflated = turn.deflate.inflate(payload, 10_000, &mut turn.counters).unwrap();
+            let plain = super::form(&log, topic, entry, form.plain().0);
+            assert_eq!(inflated, &plain[4..], "{form:?}");
+        }
+        let compressions = |turn: &Turn| (turn.counters.deflated_9, turn.counters.deflated_15);
+        assert_eq!((compressions(&turn), log.encodings()), ((2, 2), 5));
+        let made = log.bytes();
+        log.drop_encoded();
+        assert!((before..made).contains(&log.bytes()), "what is compressed is kept and counted");
+        for form in DEFLATED {
+            let topic = log.topic(number);
+            deflate(&log, topic, topic.after(0).next().unwrap(), form, &mut turn);
+        }
+        assert_eq!(compressions(&turn), (2, 2));
+        log.clear(number);
+        assert_eq!(log.bytes(), 0, "all that was counted is counted back");
+    }
+
+    #[test]
+    #[cfg(feature = "deflate")]
+    fn what_is_short_or_becomes_no_shorter_leaves_as_it_is_and_is_tried_once() {
+        let mut state = 1_u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        })
+        .take(2000)
+        .collect();
+        let short = "a".repeat(1023);
+        for (content, tries) in [(Message::from(&short), 0), (Message::from(&noise), 1)] {
+            let (mut turn, mut log, number) = one(content);
+            for form in DEFLATED.iter().take(2).cycle().take(8) {
+                let topic = log.topic(number);
+                let entry = topic.after(0).next().unwrap();
+                deflate(&log, topic, entry, *form, &mut turn);
+                assert_eq!(super::form(&log, topic, entry, *form), entry.frame());
+                log.drop_encoded();
+            }
+            let counters = &turn.counters;
+            assert_eq!((counters.deflated_9, counters.deflated_15), (tries, tries));
+            assert_eq!(counters.deflated_in_vain, 2 * tries);
+            log.clear(number);
+            assert_eq!(log.bytes(), 0);
+        }
     }
 
     #[test]

@@ -52,19 +52,21 @@
 //!     http        requests                       remote     the door for other threads
 //!  2  topic       the entries of one name        websocket  messages over frames
 //!     origin      who may ask                    tls_session  one client's TLS
+//!     extensions  what is agreed on
 //!  1  config      every setting and limit        outbox     bytes on their way out
 //!     response    answers as bytes               files      from a path to a file
 //!     deadlines   who must be looked at by when  bucket     how much at once
 //!     drain       who is told of the end when    tls        a certificate and its key
-//!     exposition  metrics as text
+//!     exposition  metrics as text                deflate     messages made shorter
 //!  0  id  message  error  metrics  network  tick  json  input  percent  process
 //! ```
 //!
 //! # Features
 //!
 //! `daemon` (default): the program `pousse`. `v1` (default): the subprotocol pousse.v1, JSON over
-//! one WebSocket. `tls` (default): [`Config::tls`], https and wss. `files`: [`Config::root`],
-//! folders of static files.
+//! one WebSocket. `deflate` (default): [`Config::deflate`], compression of WebSocket messages.
+//! `tls` (default): [`Config::tls`], https and wss. `files`: [`Config::root`], folders of static
+//! files.
 //! Without any: mio, tungstenite, slab, httparse, socket2, bytes, log and what these pull in.
 
 #![forbid(unsafe_code)]
@@ -78,6 +80,7 @@ mod connection;
 mod control;
 mod cursor;
 mod deadlines;
+mod deflate;
 mod door;
 mod drain;
 mod error;
@@ -85,6 +88,7 @@ mod event;
 mod event_stream;
 mod exchange;
 mod exposition;
+mod extensions;
 mod files;
 mod forms;
 mod forwarded;

@@ -7,12 +7,14 @@
 use tungstenite::protocol::frame::coding::{CloseCode, Control};
 
 use crate::cursor::Cursor;
+use crate::deflate::{self, Window};
 use crate::error::SendError;
 use crate::event::Event;
+use crate::exchange::Upgrade;
 use crate::http::Refusal;
 use crate::id::{ConnId, EntryId};
 use crate::log::Log;
-use crate::message::{Message, put_frame_head};
+use crate::message::{Kind, Message, put_frame_head};
 use crate::metrics::Reason;
 use crate::outgoing::Outgoing;
 use crate::session::{self, Reference, Session};
@@ -31,6 +33,8 @@ pub(crate) struct Live {
     awaits_pong: bool,
     /// Our close frame is on its way.
     is_closing: bool,
+    /// How what it is sent is compressed, if that was agreed on.
+    deflate: Option<Window>,
     /// A pong for a peer that takes no bytes; the newest ping is the one that counts.
     pong: Option<Box<[u8]>>,
     /// It speaks pousse.v1, else text mode.
@@ -81,15 +85,16 @@ const UNFINISHED: Fault = Fault {
 
 impl Live {
     /// A WebSocket that has just been opened.
-    pub(crate) fn new(id: ConnId, is_session: bool, turn: &Turn) -> Self {
+    pub(crate) fn new(id: ConnId, upgrade: &Upgrade, turn: &Turn) -> Self {
         let mut live = Self {
-            frames: WebSocket::default(),
+            frames: WebSocket::new(upgrade.window().is_some()),
             id,
             ping: Tick::NEVER,
             awaits_pong: false,
             is_closing: false,
+            deflate: upgrade.window(),
             pong: None,
-            session: is_session.then(Box::default),
+            session: upgrade.is_session().then(Box::default),
         };
         live.rest_until_next_ping(turn);
         live
@@ -108,7 +113,12 @@ impl Live {
         turn: &mut Turn,
     ) -> Heard<'s> {
         loop {
-            match self.frames.receive(input, &turn.limits, turn.now) {
+            let received = self.frames.receive(input, &turn.limits, turn.now);
+            let received = received.and_then(|incoming| match incoming {
+                Some(incoming) if !self.is_closing => turn.inflated(incoming).map(Some),
+                incoming => Ok(incoming),
+            });
+            match received {
                 Ok(None) => return Heard::Nothing,
                 Ok(Some(Incoming::Close(code, reason))) => {
                     if !self.is_closing {
@@ -118,6 +128,8 @@ impl Live {
                 }
                 // After our close frame only the peer's is of interest.
                 Ok(Some(_)) if self.is_closing => {}
+                // It was taken out just now.
+                Ok(Some(Incoming::Deflated(..))) => {}
                 Ok(Some(Incoming::Text(text))) => {
                     turn.counters.received += 1;
                     if self.session.is_none() {
@@ -215,16 +227,24 @@ impl Live {
             turn.counters.count_refused(Reason::Outbox);
             return Err(SendError::Full);
         }
-        if self.session.is_some() {
-            session::put_direct(out.outbox(turn), message);
-            return Ok(());
+        match self.session {
+            Some(_) => self.put(Kind::Text, &session::direct(message), out, turn),
+            None => self.put(message.kind(), message.as_bytes(), out, turn),
         }
-        let payload = message.as_bytes();
+        Ok(())
+    }
+
+    /// Puts a message into the outbox, compressed if that was agreed on and gains something.
+    fn put(&self, kind: Kind, payload: &[u8], out: &mut Outgoing, turn: &mut Turn) {
+        if let Some(window) = self.deflate.filter(|_| deflate::is_worth(payload.len()))
+            && let Some(frame) = turn.deflate.frame((kind, payload), window, &mut turn.counters)
+        {
+            return out.outbox(turn).push(frame.into());
+        }
         out.outbox(turn).write_with(|out| {
-            put_frame_head(out, message.kind().into(), payload.len());
+            put_frame_head(out, kind.into(), payload.len());
             out.extend_from_slice(payload);
         });
-        Ok(())
     }
 
     /// What the client is owed by pousse.v1, if it speaks that and may still be spoken to.
@@ -273,7 +293,8 @@ impl Live {
                 return Filled::Gap(log.oldest(Some(behind)));
             }
             let outbox = if is_behind { out.outbox(turn) } else { return Filled::All };
-            return match cursor.take(self.id, (Form::Frame, u64::MAX), log, outbox, turn) {
+            let form = Form::Frame.deflated(self.deflate);
+            return match cursor.take(self.id, (form, u64::MAX), log, outbox, turn) {
                 true => Filled::More,
                 false => Filled::All,
             };
@@ -284,7 +305,8 @@ impl Live {
                 session::put_gap(outbox, &gap);
                 turn.counters.gaps += 1;
             }
-            if cursor.take(self.id, (Form::Session, session.upto()), log, outbox, turn) {
+            let form = Form::Session.deflated(self.deflate);
+            if cursor.take(self.id, (form, session.upto()), log, outbox, turn) {
                 return Filled::More;
             }
         }

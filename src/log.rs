@@ -240,14 +240,15 @@ impl Log {
         self.order.front().map_or(Tick::NEVER, |oldest| oldest.at.after(self.limits.history_age))
     }
 
-    /// Forgets forms that were made for readers who all have them now.
+    /// Forgets forms that were made for readers who all have them now. Those that are compressed
+    /// stay as long as their entries.
     pub fn drop_encoded(&mut self) {
         for (number, seq) in std::mem::take(self.encoded.get_mut()) {
             if let Some(topic) = self.topics.get_mut(number.0 as usize) {
-                topic.forget_forms(seq);
+                let bytes = topic.forget_forms(seq);
+                self.encoded_bytes.set(self.encoded_bytes.get() - bytes);
             }
         }
-        self.encoded_bytes.set(0);
     }
 
     /// The topic of this name, if it exists.
@@ -307,6 +308,13 @@ impl Log {
             }
             bytes
         })
+    }
+
+    /// Keeps the entry in this compressed form, or, if `frame` is `None`, that it gains nothing.
+    pub(crate) fn keep_deflated(&self, entry: &Entry, form: Form, frame: Option<Vec<u8>>) {
+        self.encodings.set(self.encodings.get() + 1);
+        let bytes = entry.keep_deflated(form, frame.unwrap_or_default().into());
+        self.encoded_bytes.set(self.encoded_bytes.get() + bytes);
     }
 
     /// The id of the `seq`th entry of this run.

@@ -106,6 +106,15 @@ pub(crate) fn put_frame_head(out: &mut impl BufMut, opcode: OpCode, payload_byte
         .expect("writing to memory that grows cannot fail");
 }
 
+/// The same for a frame whose payload is a whole compressed message: RSV1 (RFC 7692 §6).
+#[cfg(feature = "deflate")]
+pub(crate) fn put_deflated_head(out: &mut impl BufMut, opcode: OpCode, payload_bytes: usize) {
+    let header = FrameHeader { opcode, rsv1: true, ..FrameHeader::default() };
+    header
+        .format(payload_bytes as u64, &mut out.writer())
+        .expect("writing to memory that grows cannot fail");
+}
+
 /// A message as one whole frame, and the place in it where the payload begins.
 pub(crate) fn frame(message: Message<'_>) -> (Bytes, usize) {
     let payload = message.as_bytes();

@@ -63,6 +63,8 @@ words! {
         Protocol => "protocol",
         /// Text that is not UTF-8.
         Utf8 => "utf8",
+        /// A compressed message that cannot be taken out.
+        Deflate => "deflate",
         /// The reader's place is no longer held whole.
         Gap => "gap",
         /// The limit of that name.
@@ -250,6 +252,23 @@ pub struct Counters {
     pub gaps: u64,
     /// Handlers that panicked.
     pub panics: u64,
+    /// Messages compressed with a window of 512 bytes, and with one of 32 KiB: entries once for all
+    /// who read them.
+    pub deflated_9: u64,
+    /// See `deflated_9`.
+    pub deflated_15: u64,
+    /// Those of them that did not become shorter, and leave as they are.
+    pub deflated_in_vain: u64,
+    /// Bytes of all of them before.
+    pub deflated_from_bytes: u64,
+    /// Bytes of all of them as they leave.
+    pub deflated_to_bytes: u64,
+    /// Compressed messages received.
+    pub inflated: u64,
+    /// Their bytes as they came.
+    pub inflated_from_bytes: u64,
+    /// Their bytes after.
+    pub inflated_bytes: u64,
     /// Read calls on sockets, and their bytes.
     pub reads: u64,
     /// Bytes read from sockets; of TLS the plaintext.
@@ -295,6 +314,14 @@ impl Default for Counters {
             joined: 0,
             gaps: 0,
             panics: 0,
+            deflated_9: 0,
+            deflated_15: 0,
+            deflated_in_vain: 0,
+            deflated_from_bytes: 0,
+            deflated_to_bytes: 0,
+            inflated: 0,
+            inflated_from_bytes: 0,
+            inflated_bytes: 0,
             reads: 0,
             read_bytes: 0,
             writes: 0,
@@ -333,6 +360,15 @@ impl Counters {
         }
     }
 
+    #[cfg(feature = "deflate")]
+    pub(crate) fn count_deflated(&mut self, is_small_window: bool, bytes: usize) {
+        match is_small_window {
+            true => self.deflated_9 += 1,
+            false => self.deflated_15 += 1,
+        }
+        self.deflated_from_bytes += bytes as u64;
+    }
+
     pub(crate) fn count_closed(&mut self, reason: Reason) {
         if let Some(count) = self.closed.get_mut(reason as usize) {
             *count += 1;
@@ -358,7 +394,9 @@ impl fmt::Display for Counters {
             "accepted={} requests={} opened={} streams={} received={} published={} delivered={} \
              encoded={} joined={} gaps={} panics={} reads={} read_bytes={} writes={} \
              written_bytes={} tls_handshakes={} tls_failures={} stale_events={} \
-             accept_failures={} resumed={} resumed_with_gap={} slow_handlers={}",
+             accept_failures={} resumed={} resumed_with_gap={} slow_handlers={} \
+             deflated_9={} deflated_15={} deflated_in_vain={} deflated_from_bytes={} \
+             deflated_to_bytes={} inflated={} inflated_from_bytes={} inflated_bytes={}",
             self.accepted,
             self.requests,
             self.opened,
@@ -380,7 +418,15 @@ impl fmt::Display for Counters {
             self.accept_failures,
             self.resumed,
             self.resumed_with_gap,
-            self.slow_handlers
+            self.slow_handlers,
+            self.deflated_9,
+            self.deflated_15,
+            self.deflated_in_vain,
+            self.deflated_from_bytes,
+            self.deflated_to_bytes,
+            self.inflated,
+            self.inflated_from_bytes,
+            self.inflated_bytes
         )?;
         for &reason in Reason::ALL {
             if self.closed(reason) > 0 {

@@ -18,6 +18,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::config::{Config, PROTOCOL_V1, Publish};
 use crate::exchange::Upgrade;
+use crate::extensions;
 use crate::http::{Refusal, Request};
 use crate::id::{After, EntryId};
 use crate::metrics::Reason;
@@ -84,6 +85,7 @@ pub struct Rules {
     pub(crate) origins: Vec<String>,
     pub(crate) hosts: Vec<String>,
     pub(crate) subprotocols: Vec<String>,
+    pub(crate) deflate: bool,
     pub(crate) subscriptions: usize,
     pub(crate) wait_max: Duration,
 }
@@ -96,6 +98,7 @@ impl Rules {
             origins: config.origins.clone(),
             hosts: config.hosts.clone(),
             subprotocols: config.subprotocols.clone(),
+            deflate: config.deflate && cfg!(feature = "deflate"),
             subscriptions: config.limits.subscriptions,
             wait_max: config.limits.wait_max,
         }
@@ -247,7 +250,15 @@ pub fn handshake(request: &Request, rules: &Rules, on_loopback: bool) -> Result<
     if offers_some && chosen.is_none() {
         return bad("none of the subprotocols offered is spoken here; offer none, or another");
     }
-    Ok(Upgrade { accept: derive_accept_key(key), subprotocol: chosen.map(str::to_owned) })
+    let extensions = request.raw_fields("sec-websocket-extensions");
+    let Ok(agreed) = extensions::negotiate(extensions) else {
+        return bad("Sec-WebSocket-Extensions has to be a list of extensions (RFC 6455 §9.1)");
+    };
+    Ok(Upgrade {
+        accept: derive_accept_key(key),
+        subprotocol: chosen.map(str::to_owned),
+        deflate: agreed.filter(|_| rules.deflate),
+    })
 }
 
 fn offers_v1(request: &Request) -> bool {

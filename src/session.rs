@@ -195,9 +195,12 @@ pub(crate) fn put_gap(outbox: &mut Outbox, gap: &Gap) {
     });
 }
 
-/// A message for this client alone, which is in no topic and has no id.
-pub(crate) fn put_direct(outbox: &mut Outbox, message: Message<'_>) {
-    put(outbox, &None, |out| put_data(out, message));
+/// A message for this client alone, which is in no topic and has no id, as JSON.
+pub(crate) fn direct(message: Message<'_>) -> Vec<u8> {
+    let mut json = b"{".to_vec();
+    put_data(&mut json, message);
+    json.push(b'}');
+    json
 }
 
 /// From here on `last` covers this topic too.

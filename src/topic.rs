@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::Limits;
+use crate::deflate::Window;
 use crate::id::ConnId;
 use crate::message::{self, Kind, Message};
 use crate::metrics::Way;
@@ -42,6 +43,10 @@ pub enum Form {
     Event,
     /// The bare text as a block of an event stream.
     EventText,
+    /// The first, compressed.
+    FrameDeflated(Window),
+    /// The third, compressed.
+    SessionDeflated(Window),
 }
 
 impl Form {
@@ -49,14 +54,36 @@ impl Form {
     pub(crate) fn way(self) -> Way {
         match self {
             Form::Frame | Form::Session => Way::WebSocket,
+            Form::FrameDeflated(_) | Form::SessionDeflated(_) => Way::WebSocket,
             Form::Event | Form::EventText => Way::EventStream,
             Form::Envelope => Way::Poll,
+        }
+    }
+
+    /// The form as it is if compressing an entry gains nothing, and how it is compressed.
+    pub(crate) fn plain(self) -> (Form, Option<Window>) {
+        match self {
+            Form::FrameDeflated(window) => (Form::Frame, Some(window)),
+            Form::SessionDeflated(window) => (Form::Session, Some(window)),
+            form => (form, None),
+        }
+    }
+
+    /// This form for a reader with whom compression was agreed on.
+    pub(crate) fn deflated(self, window: Option<Window>) -> Form {
+        match (self, window) {
+            (Form::Frame, Some(window)) => Form::FrameDeflated(window),
+            (Form::Session, Some(window)) => Form::SessionDeflated(window),
+            (form, _) => form,
         }
     }
 }
 
 /// Forms that are made.
 type Forms = [OnceCell<Bytes>; 4];
+
+/// What a compressed form costs beside its bytes: its place in these, the allocator's share.
+const DEFLATED_OVERHEAD_BYTES: usize = 128;
 
 /// One message, kept as the frame in which it leaves (the payload is the end of it).
 pub struct Entry {
@@ -69,6 +96,9 @@ pub struct Entry {
     payload_at: u8,
     frame: Bytes,
     forms: OnceCell<Box<Forms>>,
+    /// Compressed forms. They are kept as long as the entry, as making them is dear; one that is
+    /// empty was tried and gains nothing.
+    deflated: OnceCell<Box<Forms>>,
     key: Option<Arc<str>>,
 }
 
@@ -88,17 +118,33 @@ impl Entry {
         Message::of(self.kind, self.payload())
     }
 
-    /// The entry in this form, made by `encode` when it is first asked for.
+    /// The entry in this form, made by `encode` when it is first asked for. What is compressed is
+    /// asked for by [`deflated`](Self::deflated).
     pub(crate) fn form(&self, form: Form, encode: impl FnOnce() -> Bytes) -> Bytes {
         let at = match form {
-            Form::Frame => return self.frame.clone(),
+            Form::Frame | Form::FrameDeflated(_) => return self.frame.clone(),
             Form::Envelope => 0,
-            Form::Session => 1,
+            Form::Session | Form::SessionDeflated(_) => 1,
             Form::Event => 2,
             Form::EventText => 3,
         };
         let cell = self.forms.get_or_init(Box::default).get(at);
         cell.map_or_else(Bytes::new, |cell| cell.get_or_init(encode).clone())
+    }
+
+    /// The entry in this compressed form, if that was tried: empty where nothing was gained.
+    pub(crate) fn deflated(&self, form: Form) -> Option<&Bytes> {
+        self.deflated.get()?.get(deflated_at(form)?)?.get()
+    }
+
+    /// Keeps a compressed form that was made; returns the bytes that it takes.
+    pub(crate) fn keep_deflated(&self, form: Form, bytes: Bytes) -> usize {
+        let length = bytes.len();
+        let cell = deflated_at(form).and_then(|at| self.deflated.get_or_init(Box::default).get(at));
+        match cell.map(|cell| cell.set(bytes)) {
+            Some(Ok(())) => length + DEFLATED_OVERHEAD_BYTES,
+            _ => 0,
+        }
     }
 
     /// Bytes that it takes, without the forms that are made.
@@ -109,8 +155,28 @@ impl Entry {
 
     /// Bytes of the forms that are made.
     fn encoded_bytes(&self) -> usize {
-        let forms = self.forms.get().into_iter().flat_map(|forms| forms.iter());
-        forms.filter_map(OnceCell::get).map(Bytes::len).sum()
+        let deflated = made(&self.deflated).map(|bytes| bytes.len() + DEFLATED_OVERHEAD_BYTES);
+        self.plain_bytes() + deflated.sum::<usize>()
+    }
+
+    /// Bytes of those among them that are not compressed.
+    fn plain_bytes(&self) -> usize {
+        made(&self.forms).map(Bytes::len).sum()
+    }
+}
+
+fn made(forms: &OnceCell<Box<Forms>>) -> impl Iterator<Item = &Bytes> {
+    forms.get().into_iter().flat_map(|forms| forms.iter()).filter_map(OnceCell::get)
+}
+
+/// Where a compressed form is kept.
+fn deflated_at(form: Form) -> Option<usize> {
+    match form {
+        Form::FrameDeflated(Window::Nine) => Some(0),
+        Form::FrameDeflated(Window::Fifteen) => Some(1),
+        Form::SessionDeflated(Window::Nine) => Some(2),
+        Form::SessionDeflated(Window::Fifteen) => Some(3),
+        _ => None,
     }
 }
 
@@ -170,6 +236,7 @@ impl Topic {
             payload_at: u8::try_from(payload_at).unwrap_or(0),
             frame,
             forms: OnceCell::new(),
+            deflated: OnceCell::new(),
             key,
         };
         let bytes = entry.bytes();
@@ -201,12 +268,15 @@ impl Topic {
         Some((entry.bytes(), entry.encoded_bytes()))
     }
 
-    /// Forgets the encoded forms of an entry.
-    pub(crate) fn forget_forms(&mut self, seq: u64) {
+    /// Forgets the encoded forms of an entry, but the compressed ones; returns their bytes.
+    pub(crate) fn forget_forms(&mut self, seq: u64) -> usize {
         let at = self.index_after(seq - 1);
-        if let Some(entry) = self.entries.get_mut(at).filter(|entry| entry.seq == seq) {
-            entry.forms = OnceCell::new();
-        }
+        let Some(entry) = self.entries.get_mut(at).filter(|entry| entry.seq == seq) else {
+            return 0;
+        };
+        let bytes = entry.plain_bytes();
+        entry.forms = OnceCell::new();
+        bytes
     }
 
     /// The entry that was published with this key, while it is kept.

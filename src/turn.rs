@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::config::{Config, Limits};
+use crate::deflate::Deflate;
 use crate::id::ConnId;
 use crate::metrics::Counters;
 use crate::origin::Origins;
@@ -15,6 +16,7 @@ use crate::outbox::Outbox;
 use crate::response::{self, DATE_BYTES};
 use crate::tick::Tick;
 use crate::topic::{Form, TopicNumber};
+use crate::websocket::{Fault, Incoming};
 
 /// Outboxes kept for lending. More are made, and freed, when more clients have bytes waiting.
 const SPARE_MAX: usize = 64;
@@ -36,6 +38,10 @@ pub struct Turn {
     pub origins: Origins,
     /// Steps of TLS handshakes that this turn has still time for.
     handshakes_left: usize,
+    /// What messages are compressed with, and taken out.
+    pub(crate) deflate: Deflate,
+    /// Bytes taken out since it was last asked what messages cost.
+    inflated_bytes: u64,
     /// Room for a content that is put together before its length can be written.
     pub(crate) content: Vec<u8>,
     unix_s: u64,
@@ -66,6 +72,8 @@ impl Turn {
             counters: Counters::default(),
             origins,
             handshakes_left: config.limits.turn_handshakes,
+            deflate: Deflate::default(),
+            inflated_bytes: 0,
             content: Vec::new(),
             unix_s: 0,
             date: (u64::MAX, [0; DATE_BYTES]),
@@ -87,6 +95,27 @@ impl Turn {
         let left = self.handshakes_left.checked_sub(1);
         self.handshakes_left = left.unwrap_or(0);
         left.is_some()
+    }
+
+    /// What came, taken out if it is compressed.
+    ///
+    /// # Errors
+    /// [`Fault`]: it cannot be.
+    pub(crate) fn inflated<'s>(&mut self, incoming: Incoming<'s>) -> Result<Incoming<'s>, Fault> {
+        let max = self.limits.max_message;
+        let before = self.counters.inflated_bytes;
+        let incoming = incoming.inflated(&mut self.deflate, max, &mut self.counters)?;
+        self.inflated_bytes += self.counters.inflated_bytes - before;
+        Ok(incoming)
+    }
+
+    /// How many messages more a client may send in this turn, if it was `left` before this one. A
+    /// few bytes can become many: when so many were taken out as are read in a turn, it is over.
+    pub(crate) fn messages_left(&mut self, left: u32) -> u32 {
+        let inflated = std::mem::take(&mut self.inflated_bytes);
+        let share = (self.limits.turn_messages as u64).saturating_mul(inflated);
+        let cost = 1 + share / (self.limits.turn_read as u64).max(1);
+        left.saturating_sub(u32::try_from(cost).unwrap_or(u32::MAX))
     }
 
     /// Ends the delivery of a turn: what was joined for it is not kept over a sleep.

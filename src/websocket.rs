@@ -20,9 +20,10 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use crate::bucket::Bucket;
 use crate::config::Limits;
+use crate::deflate::{self, Deflate, Unfit};
 use crate::input::take;
 use crate::message::{Kind, put_frame_head};
-use crate::metrics::Reason;
+use crate::metrics::{Counters, Reason};
 use crate::tick::Tick;
 
 /// What a peer sent.
@@ -38,6 +39,34 @@ pub enum Incoming<'s> {
     Pong,
     /// The closing handshake; 1005 if it names no code.
     Close(CloseCode, String),
+    /// A whole compressed message, as it came (RFC 7692 §6.2).
+    Deflated(Kind, Cow<'s, [u8]>),
+}
+
+impl<'s> Incoming<'s> {
+    /// A compressed message taken out, by what `turn` lends; anything else as it is.
+    ///
+    /// # Errors
+    /// [`Fault`]: it is no DEFLATE, no UTF-8, or too big once taken out.
+    pub(crate) fn inflated(
+        self,
+        deflate: &mut Deflate,
+        max: usize,
+        counters: &mut Counters,
+    ) -> Result<Self, Fault> {
+        let Incoming::Deflated(kind, payload) = self else { return Ok(self) };
+        let message = deflate.inflate(&payload, max, counters).map_err(|unfit| match unfit {
+            Unfit::Bad => NO_DEFLATE,
+            Unfit::TooBig => TOO_BIG,
+        })?;
+        match kind {
+            Kind::Binary => Ok(Incoming::Binary(message.into())),
+            Kind::Text => {
+                let text = String::from_utf8(message).map_err(|_| NOT_UTF8)?;
+                Ok(Incoming::Text(text.into()))
+            }
+        }
+    }
 }
 
 /// Why the connection has to fail (RFC 6455 §7.1.7).
@@ -57,6 +86,11 @@ const fn protocol(text: &'static str) -> Fault {
 
 const NOT_UTF8: Fault =
     Fault { code: CloseCode::Invalid, why: Reason::Utf8, text: "text that is not UTF-8" };
+const NO_DEFLATE: Fault = Fault {
+    code: CloseCode::Invalid,
+    why: Reason::Deflate,
+    text: "a compressed message that cannot be taken out",
+};
 const TOO_BIG: Fault =
     Fault { code: CloseCode::Size, why: Reason::MaxMessage, text: "the message is too big" };
 const TOO_MANY_FRAGMENTS: Fault = Fault {
@@ -81,6 +115,8 @@ const RESERVE_BYTES_MAX: usize = 16 * 1024;
 pub struct WebSocket {
     partial: Option<Box<Partial>>,
     controls: Bucket,
+    /// Compression was agreed on: RSV1 has its meaning.
+    takes_deflated: bool,
 }
 
 /// What has arrived of something unfinished.
@@ -92,8 +128,9 @@ struct Partial {
     /// The frame whose payload is arriving.
     frame: Option<Frame>,
     control: Vec<u8>,
-    /// The message whose fragments are arriving.
+    /// The message whose fragments are arriving, and whether it is compressed.
     message: Option<Kind>,
+    is_deflated: bool,
     payload: Vec<u8>,
     /// Bytes of the payload that are known to be UTF-8.
     checked: usize,
@@ -106,6 +143,7 @@ struct Partial {
 struct Frame {
     opcode: OpCode,
     is_final: bool,
+    is_deflated: bool,
     mask: [u8; 4],
     /// Bytes of the payload that have not arrived yet.
     missing: usize,
@@ -113,6 +151,11 @@ struct Frame {
 }
 
 impl WebSocket {
+    /// One on which it was agreed, or was not, that messages may be compressed.
+    pub fn new(takes_deflated: bool) -> Self {
+        Self { takes_deflated, ..Self::default() }
+    }
+
     /// Takes bytes from `input` until something is whole; `None` when they are used up.
     ///
     /// # Errors
@@ -168,8 +211,14 @@ impl WebSocket {
         let is_whole = length <= input.len() as u64;
         frame.missing = usize::try_from(length).unwrap_or(usize::MAX);
         if let OpCode::Data(_) = frame.opcode {
-            let before = self.partial.as_ref().map_or(0, |partial| partial.payload.len() as u64);
-            if length > (limits.max_message as u64).saturating_sub(before) {
+            let begun = self.partial.as_ref().filter(|_| in_message.is_some());
+            let before = begun.map_or(0, |partial| partial.payload.len() as u64);
+            // What is compressed may be longer than it will be; when it is taken out, the limit holds.
+            let most = match begun.map_or(frame.is_deflated, |partial| partial.is_deflated) {
+                true => deflate::bound(limits.max_message),
+                false => limits.max_message,
+            };
+            if length > (most as u64).saturating_sub(before) {
                 return Err(TOO_BIG);
             }
             if in_message.is_none() && frame.is_final && is_whole {
@@ -196,17 +245,19 @@ impl WebSocket {
     ) -> Result<Option<(Frame, u64)>, Fault> {
         let held = self.partial.as_ref().map_or(0, |partial| partial.head_bytes);
         if held == 0
-            && let Some((frame, length, taken)) = parse_head(input)?
+            && let Some((frame, length, taken)) = parse_head(input, self.takes_deflated)?
         {
             take(input, taken);
             return Ok(Some((frame, length)));
         }
         // Rare: a read ended inside a header.
+        let takes_deflated = self.takes_deflated;
         let partial = self.partial(limits, now);
         let fresh = partial.head.get_mut(held..).unwrap_or_default();
         let count = fresh.len().min(input.len());
         fresh.iter_mut().zip(input.iter()).for_each(|(to, from)| *to = *from);
-        match parse_head(partial.head.get(..held + count).unwrap_or_default())? {
+        let head = partial.head.get(..held + count).unwrap_or_default();
+        match parse_head(head, takes_deflated)? {
             Some((frame, length, taken)) => {
                 partial.head_bytes = 0;
                 take(input, taken - held);
@@ -245,10 +296,9 @@ impl Partial {
         let OpCode::Data(data) = frame.opcode else {
             return Ok(());
         };
-        match data {
-            Data::Text => self.message = Some(Kind::Text),
-            Data::Binary => self.message = Some(Kind::Binary),
-            _ => {}
+        if let Some(kind) = kind_of(data) {
+            self.message = Some(kind);
+            self.is_deflated = frame.is_deflated;
         }
         self.fragments += 1;
         if self.fragments > limits.fragments {
@@ -281,7 +331,7 @@ impl Partial {
         }
         self.payload.extend_from_slice(payload);
         let is_end = is_whole && frame.is_final;
-        if self.message == Some(Kind::Text) {
+        if self.message == Some(Kind::Text) && !self.is_deflated {
             self.check_utf8(is_end)?;
         }
         Ok(if is_end { self.end() } else { None })
@@ -305,6 +355,7 @@ impl Partial {
         self.checked = 0;
         self.fragments = 0;
         match self.message.take()? {
+            kind if self.is_deflated => Some(Incoming::Deflated(kind, payload.into())),
             Kind::Text => String::from_utf8(payload).ok().map(|text| Incoming::Text(text.into())),
             Kind::Binary => Some(Incoming::Binary(payload.into())),
         }
@@ -319,9 +370,12 @@ impl Partial {
 /// |I|S|S|S| (4)   |A| (7)         |  then the masking key, 32 bits
 /// |N|V|V|V|       |S|             |
 /// ```
-fn parse_head(bytes: &[u8]) -> Result<Option<(Frame, u64, usize)>, Fault> {
+fn parse_head(bytes: &[u8], takes_deflated: bool) -> Result<Option<(Frame, u64, usize)>, Fault> {
     if let Some(first) = bytes.first() {
-        if first & 0x70 != 0 {
+        // RSV1 says that a message is compressed, and so stands where one begins (RFC 7692 §6).
+        let begins_message = matches!(first & 0x0f, 1..=2);
+        let allowed = if takes_deflated && begins_message { 0x40 } else { 0 };
+        if first & 0x70 & !allowed != 0 {
             return Err(protocol("a reserved bit is set"));
         }
         if !matches!(first & 0x0f, 0..=2 | 8..=10) {
@@ -353,8 +407,8 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Frame, u64, usize)>, Fault> {
     let Some(mask) = header.mask else {
         return Err(protocol("a frame that is not masked"));
     };
-    let FrameHeader { opcode, is_final, .. } = header;
-    let frame = Frame { opcode, is_final, mask, missing: 0, arrived: 0 };
+    let FrameHeader { opcode, is_final, rsv1: is_deflated, .. } = header;
+    let frame = Frame { opcode, is_final, is_deflated, mask, missing: 0, arrived: 0 };
     let taken = usize::try_from(cursor.position()).unwrap_or(bytes.len());
     Ok(Some((frame, length, taken)))
 }
@@ -373,10 +427,23 @@ fn check_frame(frame: &Frame, length: u64, in_message: bool) -> Result<(), Fault
     }
 }
 
+/// What kind of message a frame with this opcode begins.
+fn kind_of(data: Data) -> Option<Kind> {
+    match data {
+        Data::Text => Some(Kind::Text),
+        Data::Binary => Some(Kind::Binary),
+        _ => None,
+    }
+}
+
 /// A message that is one frame: unmasked where it stands.
 fn whole_message(frame: Frame, payload: &mut [u8]) -> Result<Incoming<'_>, Fault> {
     unmask(payload, frame.mask, 0);
     match frame.opcode {
+        OpCode::Data(data) if frame.is_deflated => {
+            let kind = kind_of(data).unwrap_or(Kind::Binary);
+            Ok(Incoming::Deflated(kind, Cow::Borrowed(payload)))
+        }
         OpCode::Data(Data::Text) => match str::from_utf8(payload) {
             Ok(text) => Ok(Incoming::Text(text.into())),
             Err(_) => Err(NOT_UTF8),
@@ -452,8 +519,8 @@ pub(crate) fn put_control(out: &mut Vec<u8>, control: Control, payload: &[u8]) {
 pub(crate) fn frame_bytes(bytes: &[u8]) -> Option<usize> {
     let mut cursor = Cursor::new(bytes);
     let (header, length) = FrameHeader::parse(&mut cursor).ok()??;
-    // An answer of HTTP that was not sent yet is none.
-    let is_ours = header.mask.is_none() && !(header.rsv1 || header.rsv2 || header.rsv3);
+    // An answer of HTTP that was not sent yet is none: read as a frame it would not be final.
+    let is_ours = header.is_final && header.mask.is_none() && !(header.rsv2 || header.rsv3);
     usize::try_from(cursor.position().checked_add(length)?).ok().filter(|_| is_ours)
 }
 
@@ -492,12 +559,20 @@ mod tests {
             Incoming::Ping(bytes) => Incoming::Ping(bytes.into_owned().into()),
             Incoming::Pong => Incoming::Pong,
             Incoming::Close(code, reason) => Incoming::Close(code, reason),
+            Incoming::Deflated(kind, bytes) => Incoming::Deflated(kind, bytes.into_owned().into()),
         }
     }
 
     /// Everything that comes of these pieces, and the code of the fault at the end.
     fn receive(pieces: &[&[u8]], limits: &Limits) -> (Vec<Incoming<'static>>, u16) {
-        let mut websocket = WebSocket::default();
+        receive_by(WebSocket::default(), pieces, limits)
+    }
+
+    fn receive_by(
+        mut websocket: WebSocket,
+        pieces: &[&[u8]],
+        limits: &Limits,
+    ) -> (Vec<Incoming<'static>>, u16) {
         let mut all = Vec::new();
         for piece in pieces {
             let mut piece = piece.to_vec();
@@ -515,13 +590,22 @@ mod tests {
 
     /// The same however the bytes are cut: whole, at every place, one by one.
     fn receive_cut(bytes: &[u8], limits: &Limits) -> (Vec<Incoming<'static>>, u16) {
-        let whole = receive(&[bytes], limits);
+        receive_cut_by(false, bytes, limits)
+    }
+
+    fn receive_cut_by(
+        takes_deflated: bool,
+        bytes: &[u8],
+        limits: &Limits,
+    ) -> (Vec<Incoming<'static>>, u16) {
+        let receive = |pieces: &[&[u8]]| receive_by(WebSocket::new(takes_deflated), pieces, limits);
+        let whole = receive(&[bytes]);
         for at in 0..bytes.len().min(300) {
             let (left, right) = bytes.split_at(at);
-            assert_eq!(receive(&[left, right], limits), whole, "cut at {at}");
+            assert_eq!(receive(&[left, right]), whole, "cut at {at}");
         }
         let single: Vec<&[u8]> = bytes.chunks(1).collect();
-        assert_eq!(receive(&single, limits), whole, "one by one");
+        assert_eq!(receive(&single), whole, "one by one");
         whole
     }
 
@@ -578,6 +662,97 @@ mod tests {
         ] {
             assert_eq!(receive_cut(bytes, &Limits::default()), (vec![], code), "{bytes:x?}");
         }
+    }
+
+    #[test]
+    fn rsv1_stands_where_a_compressed_message_begins_and_nowhere_else() {
+        let limits = Limits::default();
+        let deflated = |kind, bytes: &[u8]| Incoming::Deflated(kind, bytes.to_vec().into());
+        for (bytes, expected) in [
+            (masked(0xc1, b"\xf2\x48"), (vec![deflated(Kind::Text, b"\xf2\x48")], 0)),
+            (masked(0xc2, b""), (vec![deflated(Kind::Binary, b"")], 0)),
+            (masked(0x81, b"Hi"), (vec![text("Hi")], 0)),
+            (masked(0xe1, b""), (vec![], 1002)),
+            (masked(0xd1, b""), (vec![], 1002)),
+            (masked(0xc0, b""), (vec![], 1002)),
+            (masked(0xc3, b""), (vec![], 1002)),
+            (masked(0xc8, b""), (vec![], 1002)),
+            (masked(0xc9, b""), (vec![], 1002)),
+            (masked(0xca, b""), (vec![], 1002)),
+            // Not in a continuation, compressed or not, final or not.
+            ([masked(0x01, b"a"), masked(0xc0, b"b")].concat(), (vec![], 1002)),
+            ([masked(0x41, b"a"), masked(0x40, b"b")].concat(), (vec![], 1002)),
+            // Fragments are put together as they are; others may stand between them, and behind
+            // them a message that is not compressed.
+            (
+                [
+                    masked(0x41, b"\xff"),
+                    masked(0x89, b"?"),
+                    masked(0x00, b""),
+                    masked(0x80, b"\xfe"),
+                    masked(0x01, b"pla"),
+                    masked(0x80, b"in"),
+                ]
+                .concat(),
+                (
+                    vec![
+                        Incoming::Ping(b"?".to_vec().into()),
+                        deflated(Kind::Text, b"\xff\xfe"),
+                        text("plain"),
+                    ],
+                    0,
+                ),
+            ),
+        ] {
+            assert_eq!(receive_cut_by(true, &bytes, &limits), expected, "{bytes:x?}");
+        }
+        // Text that is cut is not looked at before it is taken out, but plain text behind it is.
+        let bytes = [masked(0x41, b"\xff"), masked(0x80, b""), masked(0x81, b"\xff")].concat();
+        let expected = (vec![deflated(Kind::Text, b"\xff")], 1007);
+        assert_eq!(receive_cut_by(true, &bytes, &limits), expected);
+    }
+
+    #[test]
+    fn a_compressed_message_may_be_a_little_longer_than_the_limit_until_it_is_taken_out() {
+        let limits = Limits { max_message: 2048, ..Limits::default() };
+        let most = 2048 + 2 + 64;
+        let deflated = |bytes: usize| vec![Incoming::Deflated(Kind::Binary, vec![7; bytes].into())];
+        let whole = |bytes: usize| {
+            receive_by(WebSocket::new(true), &[&masked(0xc2, &vec![7; bytes])], &limits)
+        };
+        assert_eq!(whole(most), (deflated(most), 0));
+        assert_eq!(whole(most + 1), (vec![], 1009));
+        let cut = |bytes: usize| {
+            let frames = [masked(0x42, &[7; 2000]), masked(0x80, &vec![7; bytes - 2000])].concat();
+            receive_by(WebSocket::new(true), &[&frames], &limits)
+        };
+        assert_eq!(cut(most), (deflated(most), 0));
+        assert_eq!(cut(most + 1), (vec![], 1009));
+        // What is not compressed is not.
+        let plain = receive_by(WebSocket::new(true), &[&masked(0x82, &[7; 2049])], &limits);
+        assert_eq!(plain, (vec![], 1009));
+    }
+
+    #[test]
+    fn a_compressed_message_is_taken_out_or_told_what_is_wrong_with_it() {
+        let inflated = |kind, payload: &[u8], max| {
+            let incoming = Incoming::Deflated(kind, payload.to_vec().into());
+            let (mut lent, mut counters) = (Deflate::default(), Counters::default());
+            incoming.inflated(&mut lent, max, &mut counters).map(owned).map_err(|it| it.code)
+        };
+        if cfg!(not(feature = "deflate")) {
+            return;
+        }
+        let hello = b"\xf2\x48\xcd\xc9\xc9\x07\x00";
+        assert_eq!(inflated(Kind::Text, hello, 5), Ok(text("Hello")));
+        let bytes = Incoming::Binary(b"Hello".to_vec().into());
+        assert_eq!(inflated(Kind::Binary, hello, 5), Ok(bytes));
+        assert_eq!(inflated(Kind::Text, hello, 4), Err(CloseCode::Size));
+        assert_eq!(inflated(Kind::Text, b"\xff", 4), Err(CloseCode::Invalid));
+        let not_utf8 = b"\x00\x01\x00\xfe\xff\xff\x00";
+        assert_eq!(inflated(Kind::Text, not_utf8, 4), Err(CloseCode::Invalid));
+        let bytes = Incoming::Binary(b"\xff".to_vec().into());
+        assert_eq!(inflated(Kind::Binary, not_utf8, 4), Ok(bytes));
     }
 
     #[test]
@@ -677,5 +852,16 @@ mod tests {
         let mut frame = Vec::new();
         put_close(&mut frame, CloseCode::Status, "not sent");
         assert_eq!(frame, [0x88, 0]);
+    }
+
+    #[test]
+    fn frames_of_ours_are_known_compressed_or_not_and_http_is_none() {
+        assert_eq!(frame_bytes(b"\x81\x02Hi..."), Some(4));
+        assert_eq!(frame_bytes(b"\xc1\x02\xff\xff"), Some(4));
+        for other in
+            [&b"HTTP/1.1 101 Switching Protocols"[..], b"\xa1\x02", b"\x81\x82", b"\x01\x00"]
+        {
+            assert_eq!(frame_bytes(other), None, "{other:x?}");
+        }
     }
 }

@@ -139,6 +139,7 @@ scripts! {
     topics_make_room
     v1_catch_up
     v1_daemon_ends
+    v1_deflate
     v1_errors
     v1_flood_of_errors
     v1_gap
@@ -156,6 +157,10 @@ scripts! {
     ws_bytes_behind_the_handshake
     ws_close_is_not_waited_for_long
     ws_closing_handshake
+    ws_deflate
+    ws_deflate_off
+    ws_deflate_refused
+    ws_deflate_too_big
     ws_extensions
     ws_fragments
     ws_gap

@@ -27,7 +27,8 @@ fn every_name_has_its_unit_and_its_type_and_nothing_goes_down_that_counts() {
         assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
         assert!(!name.contains("_ms") && !name.contains("milli"), "{name}: seconds and bytes");
         for label in before.labels(name) {
-            assert!(["reason", "transport", "result", "version"].contains(&label), "{label}");
+            let known = ["reason", "transport", "result", "version", "window", "state"];
+            assert!(known.contains(&label), "{label}");
         }
     }
     let (mut socket, _) = running.open_with_id("/websocket?topic=some%22topic");

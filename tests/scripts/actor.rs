@@ -96,7 +96,7 @@ impl Actor {
         if lasting == Lasting::V1 {
             self.check_fields(&[("Sec-WebSocket-Protocol", "pousse.v1")])?;
             let hello = serde_json::json!({"hello": {"client": "…-…", "last": "…-…", "ping": "…"}});
-            self.hear(&Expected::Json(hello), Timing::default())?;
+            self.hear(&Expected::Json(hello, false), Timing::default())?;
         }
         Ok(())
     }
@@ -159,11 +159,12 @@ impl Actor {
                 let text = came.to_string();
                 match came {
                     Incoming::Ping(payload) => self.last_ping = payload,
-                    Incoming::Text(text) if matches!(expected, Expected::Json(_)) => {
-                        let content = text.into_bytes();
-                        self.answer = Some(Answer { content, ..Answer::default() });
+                    came => {
+                        if let (Expected::Json(..), Some(text)) = (expected, came.text()) {
+                            let content = text.as_bytes().to_vec();
+                            self.answer = Some(Answer { content, ..Answer::default() });
+                        }
                     }
-                    _ => {}
                 }
                 (is_it, text)
             }
@@ -232,7 +233,8 @@ fn as_answer(block: Block) -> Answer {
 pub(crate) enum Expected {
     /// The second: whether any payload of a control frame will do, or any reason of a close frame.
     Frame(Incoming, bool),
-    Json(Value),
+    /// And whether it comes compressed.
+    Json(Value, bool),
     Block(Vec<(String, Wanted)>),
     /// The block with which an event stream begins.
     Retry,
@@ -257,8 +259,10 @@ impl Expected {
                 Incoming::Close(Some((came, _))),
             ) => code == came,
             (Expected::Frame(expected, _), came) => expected == came,
-            (Expected::Json(expected), Incoming::Text(text)) => {
-                serde_json::from_str(text).is_ok_and(|came| is_like(&came, expected))
+            (Expected::Json(expected, is_deflated), came) => {
+                let is_so = matches!(came, Incoming::Deflated(_)) == *is_deflated;
+                let came = came.text().filter(|_| is_so).map(serde_json::from_str);
+                came.is_some_and(|came| came.is_ok_and(|came| is_like(&came, expected)))
             }
             _ => false,
         }
@@ -299,7 +303,8 @@ impl std::fmt::Display for Expected {
                 write!(f, "close {code}, any reason")
             }
             Expected::Frame(incoming, _) => incoming.fmt(f),
-            Expected::Json(json) => json.fmt(f),
+            Expected::Json(json, false) => json.fmt(f),
+            Expected::Json(json, true) => write!(f, "deflated {json}"),
             Expected::Retry => write!(f, "retry: {RETRY_MS:?}"),
             Expected::Block(lines) => {
                 let line = |(name, wanted): &(String, Wanted)| match wanted {

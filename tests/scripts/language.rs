@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::step::{
     Act, Check, Clause, Coming, Data, Frame, Kind, Lasting, Line, OfDisk, OfServer, Operand,
-    Operator, Part, Request, Step, Timing, What,
+    Operator, Part, Request, Squeezed, Step, Timing, What,
 };
 
 /// Reads a whole script. An error names its line.
@@ -318,6 +318,14 @@ fn parse_act(words: &mut Words<'_>) -> Parsed<Act> {
 }
 
 fn parse_frame(words: &mut Words<'_>, to_say: bool) -> Parsed<Frame> {
+    let squeezed = match words.peek() {
+        "rsv1" if to_say => Squeezed::As,
+        "deflated" => Squeezed::To,
+        _ => Squeezed::No,
+    };
+    if squeezed != Squeezed::No {
+        words.word()?;
+    }
     let kind = match words.peek() {
         "ping" => Kind::Ping,
         "pong" => Kind::Pong,
@@ -336,12 +344,12 @@ fn parse_frame(words: &mut Words<'_>, to_say: bool) -> Parsed<Frame> {
         Kind::Close(_) if words.peek().bytes().all(|byte| byte.is_ascii_digit()) => {
             let code = (!words.is_empty()).then(|| words.number()).transpose()?;
             let data = words.optional_data()?;
-            return Ok(Frame { kind: Kind::Close(code), binary, data });
+            return Ok(Frame { kind: Kind::Close(code), squeezed, binary, data });
         }
-        Kind::Close(_) => return Ok(Frame { kind, binary, data: None }),
-        _ => return Ok(Frame { kind, binary, data: Some(words.data()?) }),
+        Kind::Close(_) => return Ok(Frame { kind, squeezed, binary, data: None }),
+        _ => return Ok(Frame { kind, squeezed, binary, data: Some(words.data()?) }),
     }
-    Ok(Frame { kind, binary, data: words.optional_data()? })
+    Ok(Frame { kind, squeezed, binary, data: words.optional_data()? })
 }
 
 fn parse_hearing(words: &mut Words<'_>) -> Parsed<Act> {
@@ -376,7 +384,12 @@ fn parse_hearing(words: &mut Words<'_>) -> Parsed<Act> {
 
 fn parse_coming(words: &mut Words<'_>) -> Parsed<Coming> {
     if words.is_json() {
-        return words.json().map(Coming::Json);
+        return words.json().map(|json| Coming::Json(json, Squeezed::No));
+    }
+    let mut after = Words::new(words.rest);
+    if after.takes("deflated") && after.is_json() {
+        words.rest = after.rest;
+        return words.json().map(|json| Coming::Json(json, Squeezed::To));
     }
     let mut block = Vec::new();
     while let name @ ("id" | "event" | "data" | "retry") = words.peek() {
@@ -501,7 +514,7 @@ mod tests {
             step => panic!("{step:?}"),
         };
         let (it, timing) = coming(r#"a < {"a": {"b": "}\"{"}, "c": …} after 1s"#);
-        assert!(matches!(it, Coming::Json(text) if text == r#"{"a": {"b": "}\"{"}, "c": …}"#));
+        assert!(matches!(it, Coming::Json(text, _) if text == r#"{"a": {"b": "}\"{"}, "c": …}"#));
         assert!(timing.after.is_some());
         let (it, timing) = coming(r#"a < id … event x data "1" data {} within 2s"#);
         let Coming::Block(lines) = it else { panic!("{it:?}") };

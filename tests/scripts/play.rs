@@ -15,7 +15,7 @@ use crate::actor::{Actor, Expected, Played, Wanted, Wrong, wrong};
 use crate::language::parse;
 use crate::step::{
     Act, Check, Clause, Coming, Data, Frame, Kind, Lasting, OfDisk, OfServer, Operand, Part,
-    Request, Step, Timing, What,
+    Request, Squeezed, Step, Timing, What,
 };
 use crate::support::http::Answer;
 use crate::support::websocket::{self, Incoming};
@@ -392,13 +392,21 @@ impl Stage {
                 (true, websocket::CLOSE, websocket::close_payload(code, &reason))
             }
         };
-        Ok(websocket::frame(fin, opcode, &payload))
+        Ok(match frame.squeezed {
+            Squeezed::No => websocket::frame(fin, opcode, &payload),
+            Squeezed::As => websocket::frame(fin, websocket::RSV1 | opcode, &payload),
+            Squeezed::To => {
+                websocket::frame(fin, websocket::RSV1 | opcode, &websocket::deflate(&payload))
+            }
+        })
     }
 
     fn expected(&self, coming: &Coming) -> Played<Expected> {
         match coming {
             Coming::Frame(frame) => self.expected_frame(frame),
-            Coming::Json(text) => Ok(Expected::Json(json(&self.named(text)?)?)),
+            Coming::Json(text, squeezed) => {
+                Ok(Expected::Json(json(&self.named(text)?)?, *squeezed == Squeezed::To))
+            }
             Coming::Block(lines) => {
                 let wanted = |(name, operand): &(String, Operand)| {
                     let wanted = match operand {
@@ -426,6 +434,10 @@ impl Stage {
             Kind::Close(code) => Incoming::Close(code.map(|code| (code, text))),
             _ if frame.binary => Incoming::Binary(payload),
             _ => Incoming::Text(text),
+        };
+        let incoming = match frame.squeezed {
+            Squeezed::No => incoming,
+            _ => Incoming::Deflated(Box::new(incoming)),
         };
         Ok(Expected::Frame(incoming, any_payload))
     }

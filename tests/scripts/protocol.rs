@@ -371,6 +371,7 @@ fn written(came: Incoming) -> String {
         Incoming::Text(text) => text,
         Incoming::Ping(_) => "(ping)".into(),
         Incoming::Pong(_) => "(pong)".into(),
+        Incoming::Deflated(message) => format!("(deflated {})", written(*message)),
         Incoming::Close(None) => "(close)".into(),
         Incoming::Close(Some((code, reason))) => format!("(close {code} {reason:?})"),
         Incoming::Binary(bytes) => {

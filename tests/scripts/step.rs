@@ -90,8 +90,8 @@ pub(crate) enum Clause {
 #[derive(Debug)]
 pub(crate) enum Coming {
     Frame(Frame),
-    /// A text message with this JSON.
-    Json(String),
+    /// A text message with this JSON, compressed or not.
+    Json(String, Squeezed),
     /// A block of an event stream: its lines, in their order.
     Block(Vec<(String, Operand)>),
 }
@@ -100,9 +100,21 @@ pub(crate) enum Coming {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: Kind,
+    pub(crate) squeezed: Squeezed,
     pub(crate) binary: bool,
     /// `None`: not said. To hear: any. To say: none; for a pong: that of the last ping.
     pub(crate) data: Option<Data>,
+}
+
+/// What RSV1 says of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Squeezed {
+    /// Nothing: it is not set.
+    No,
+    /// It is set, over these very bytes.
+    As,
+    /// It is set, and this is what comes of the bytes that it is over.
+    To,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+
 use super::{Wire, show};
 
 pub(crate) const TEXT: u8 = 1;
@@ -9,6 +11,8 @@ pub(crate) const BINARY: u8 = 2;
 pub(crate) const CLOSE: u8 = 8;
 pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
+/// Beside an opcode: what follows is compressed (RFC 7692 §6).
+pub(crate) const RSV1: u8 = 0x40;
 
 /// The nonce of the RFC's own example (§1.3), and what has to come back for it.
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -60,6 +64,48 @@ pub(crate) enum Incoming {
     Pong(Vec<u8>),
     /// `None`: without a code.
     Close(Option<(u16, String)>),
+    /// A message that came compressed.
+    Deflated(Box<Incoming>),
+}
+
+impl Incoming {
+    /// The text of a message, compressed or not.
+    #[allow(dead_code, reason = "for scripts.rs")]
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Incoming::Text(text) => Some(text),
+            Incoming::Deflated(message) => message.text(),
+            _ => None,
+        }
+    }
+}
+
+/// The payload of one compressed message, as long as it is short enough to be made in one go.
+#[allow(dead_code, reason = "for scripts.rs and hostile.rs")]
+pub(crate) fn deflate(message: &[u8]) -> Vec<u8> {
+    let mut compress = Compress::new(Compression::best(), false);
+    let mut payload = Vec::with_capacity(message.len() + 1024);
+    compress.compress_vec(message, &mut payload, FlushCompress::Sync).unwrap();
+    assert!(payload.ends_with(&[0, 0, 0xff, 0xff]));
+    payload.truncate(payload.len() - 4);
+    payload
+}
+
+/// What comes of the payload of a compressed message, by an inflater with the whole window.
+fn inflate(mut payload: Vec<u8>) -> Result<Vec<u8>, String> {
+    payload.extend([0, 0, 0xff, 0xff]);
+    let mut decompress = Decompress::new(false);
+    let mut message = Vec::new();
+    while decompress.total_in() < payload.len() as u64 {
+        message.reserve(16 * 1024);
+        let rest = &payload[usize::try_from(decompress.total_in()).unwrap()..];
+        let flush = FlushDecompress::Sync;
+        decompress.decompress_vec(rest, &mut message, flush).map_err(|error| error.to_string())?;
+    }
+    // What has been read may not have been written yet.
+    message.reserve(16 * 1024);
+    let _ = decompress.decompress_vec(&[], &mut message, FlushDecompress::Sync);
+    Ok(message)
 }
 
 impl std::fmt::Display for Incoming {
@@ -69,6 +115,7 @@ impl std::fmt::Display for Incoming {
             Incoming::Binary(bytes) => write!(f, "binary {}", show(bytes)),
             Incoming::Ping(bytes) => write!(f, "ping {}", show(bytes)),
             Incoming::Pong(bytes) => write!(f, "pong {}", show(bytes)),
+            Incoming::Deflated(message) => write!(f, "deflated {message}"),
             Incoming::Close(None) => f.write_str("close without a code"),
             Incoming::Close(Some((code, reason))) => write!(f, "close {code} {reason:?}"),
         }
@@ -78,7 +125,8 @@ impl std::fmt::Display for Incoming {
 /// Puts messages together from frames.
 #[derive(Default)]
 pub(crate) struct Reader {
-    /// The opcode and the payload so far of a message that is not complete.
+    /// The opcode, with RSV1 if that was set, and the payload so far of a message that is not
+    /// complete.
     unfinished: Option<(u8, Vec<u8>)>,
 }
 
@@ -88,7 +136,7 @@ impl Reader {
         loop {
             let (fin, opcode, payload) = read_frame(wire, end)?;
             let (opcode, payload) = match (opcode, self.unfinished.take()) {
-                (8.., unfinished) => {
+                (8..=15, unfinished) => {
                     self.unfinished = unfinished;
                     if !fin || payload.len() > 125 {
                         return Err("a control frame that is fragmented or too long".into());
@@ -121,7 +169,7 @@ fn read_frame(wire: &mut Wire, deadline: Instant) -> Result<(bool, u8, Vec<u8>),
         126 => 2,
         _ => 0,
     };
-    if first & 0x70 != 0 {
+    if first & 0x30 != 0 || first & RSV1 != 0 && !matches!(first & 0x0f, TEXT | BINARY) {
         return Err(format!("a frame with reserved bits: {}", show(&wire.unread)));
     }
     wire.need(2 + length_bytes, deadline)?;
@@ -137,7 +185,7 @@ fn read_frame(wire: &mut Wire, deadline: Instant) -> Result<(bool, u8, Vec<u8>),
     let length = usize::try_from(length).map_err(|_| "a frame larger than memory")?;
     wire.need(2 + length_bytes + length, deadline)?;
     wire.take(2 + length_bytes);
-    Ok((first & 0x80 != 0, first & 0x0f, wire.take(length)))
+    Ok((first & 0x80 != 0, first & (RSV1 | 0x0f), wire.take(length)))
 }
 
 fn incoming(opcode: u8, payload: Vec<u8>) -> Result<Incoming, String> {
@@ -145,6 +193,7 @@ fn incoming(opcode: u8, payload: Vec<u8>) -> Result<Incoming, String> {
         String::from_utf8(bytes).map_err(|error| format!("no UTF-8: {}", show(error.as_bytes())))
     };
     Ok(match opcode {
+        RSV1.. => Incoming::Deflated(Box::new(incoming(opcode & !RSV1, inflate(payload)?)?)),
         TEXT => Incoming::Text(text(payload)?),
         BINARY => Incoming::Binary(payload),
         PING => Incoming::Ping(payload),
