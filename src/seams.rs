@@ -5,6 +5,7 @@
 //! `server.rs` does for its clients, step by step, with bytes, time and sockets of the caller's.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,8 +16,10 @@ use bytes::Bytes;
 use crate::app::App;
 use crate::config::{Config, Limits};
 use crate::connection::Connection;
+use crate::deflate::{Deflate, Unfit, Window};
 use crate::error::Error;
 use crate::event::{Ending, Event};
+use crate::extensions;
 use crate::files::{FileBody, Files};
 use crate::forms;
 use crate::forwarded;
@@ -26,7 +29,8 @@ use crate::http::{Peer, Request};
 use crate::hub::Hub;
 use crate::id::ConnId;
 use crate::log::Log;
-use crate::metrics::Reason;
+use crate::message::Kind;
+use crate::metrics::{Counters, Reason};
 use crate::network::Network;
 use crate::origin;
 use crate::outbox::{Flush, Sink};
@@ -270,6 +274,56 @@ pub fn is_same(a: &str, b: &str) -> bool {
 /// See `origin.rs`: the origin as a browser writes it.
 pub fn canonical(origin: &str) -> String {
     origin::canonical(origin)
+}
+
+/// What is answered to the extensions that these fields offer.
+///
+/// # Errors
+/// The status: they are no list of extensions.
+pub fn agreed(fields: &[&[u8]]) -> Result<Option<String>, u16> {
+    let agreed = extensions::negotiate(fields.iter().copied()).map_err(|_| 400_u16)?;
+    Ok(agreed.map(|it| it.answer().into_owned()))
+}
+
+/// What came of taking out a message.
+#[derive(Debug)]
+pub enum Inflated {
+    /// This.
+    Message(Vec<u8>),
+    /// It is longer than it may be.
+    TooBig,
+    /// It is not what DEFLATE makes.
+    Bad,
+}
+
+/// See `deflate.rs`: takes out a message of at most `max` bytes.
+pub fn inflated(payload: &[u8], max: usize) -> Inflated {
+    INFLATER.with_borrow_mut(|deflate| {
+        match deflate.inflate(payload, max, &mut Counters::default()) {
+            Ok(message) => Inflated::Message(message),
+            Err(Unfit::TooBig) => Inflated::TooBig,
+            Err(Unfit::Bad) => Inflated::Bad,
+        }
+    })
+}
+
+/// See `deflate.rs`: the payload of the compressed frame, if there is one.
+pub fn deflated(payload: &[u8], is_nine: bool) -> Option<Vec<u8>> {
+    let window = if is_nine { Window::Nine } else { Window::Fifteen };
+    let message = (Kind::Binary, payload);
+    let frame =
+        INFLATER.with_borrow_mut(|it| it.frame(message, window, &mut Counters::default()))?;
+    let head = match frame.get(1) {
+        Some(127) => 10,
+        Some(126) => 4,
+        _ => 2,
+    };
+    Some(frame.get(head..)?.to_vec())
+}
+
+thread_local! {
+    /// One for all, as the loop has it: what one message left is there for the next.
+    static INFLATER: RefCell<Deflate> = RefCell::default();
 }
 
 /// What is served where no route is.

@@ -116,7 +116,9 @@ mod replay {
         forwarded
         heads
         ids
+        inflate
         negotiation
+        offers
         oracle
         origins
         paths

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::inflate::puff;
 use super::reference::{Seen, Stop};
 
 /// What of a server's bytes is not as it has to be.
@@ -51,7 +52,8 @@ pub fn read(mut bytes: &[u8], asked: &(Vec<Seen>, Stop), is_cut: bool) -> Result
         }
         if answer.status == 101 {
             let is_session = answer.has("sec-websocket-protocol", "pousse.v1");
-            return frames(bytes, heard, is_session, is_cut);
+            let is_deflated = answer.fields.iter().any(|(it, _)| it == "sec-websocket-extensions");
+            return frames(bytes, heard, (is_session, is_deflated), is_cut);
         }
         let is_head = request.is_some_and(|request| request.method == "HEAD");
         if answer.has("content-type", "text/event-stream") && !is_head {
@@ -167,7 +169,7 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, Wrong> {
 fn frames(
     mut bytes: &[u8],
     mut heard: Heard,
-    is_session: bool,
+    (is_session, is_deflated): (bool, bool),
     is_cut: bool,
 ) -> Result<Heard, Wrong> {
     while !bytes.is_empty() {
@@ -176,7 +178,11 @@ fn frames(
         }
         let [first, second, rest @ ..] = bytes else { return cut(heard, is_cut, "a header") };
         let (opcode, is_data) = (first & 0x0f, first & 0x08 == 0);
-        if first & 0xf0 != 0x80 || !matches!(opcode, 1 | 2 | 8..=10) || second & 0x80 != 0 {
+        let is_squeezed = is_deflated && is_data && first & 0x40 != 0;
+        if first & 0xf0 != if is_squeezed { 0xc0 } else { 0x80 }
+            || !matches!(opcode, 1 | 2 | 8..=10)
+            || second & 0x80 != 0
+        {
             return Err(format!("a frame that begins {first:02x} {second:02x}"));
         }
         let (length, rest) = match (second, rest) {
@@ -197,17 +203,20 @@ fn frames(
         if rest.len() < length {
             return cut(heard, is_cut, "a frame");
         }
-        let payload = &rest[..length];
+        let payload = match is_squeezed {
+            true => puff(&rest[..length], 1 << 20).map_err(|_| "what is no DEFLATE")?,
+            false => rest[..length].to_vec(),
+        };
         bytes = &rest[length..];
         match opcode {
             1 => {
-                std::str::from_utf8(payload).map_err(|_| "a text that is no UTF-8")?;
-                heard.messages.push((1, payload.to_vec()));
+                std::str::from_utf8(&payload).map_err(|_| "a text that is no UTF-8")?;
+                heard.messages.push((1, payload));
             }
-            2 => heard.messages.push((2, payload.to_vec())),
+            2 => heard.messages.push((2, payload)),
             8 => {
                 heard.is_over = true;
-                close(payload)?;
+                close(&payload)?;
             }
             _ => {}
         }
@@ -244,7 +253,8 @@ fn session(heard: &Heard) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// What was heard of each topic in JSON, in its order: the `seq` of an entry, or that there is a gap.
+/// What was heard of each topic in JSON, in its order: the `seq` of an entry, or that there is a
+/// gap.
 pub fn places(heard: &Heard) -> HashMap<String, Vec<Option<u64>>> {
     let mut places: HashMap<String, Vec<Option<u64>>> = HashMap::new();
     let texts = heard.messages.iter().map(|(_, payload)| ("message", payload.as_slice()));

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind, Write};
 
 use mio::net::UnixStream;
-use pousse::seam::{Rehearsal, Sink, Stream, Tick};
+use pousse::seam::{Rehearsal, Sink, Stream, Tick, deflated};
 use pousse::{CloseCode, Config, ConnId, Limits, Peer, Reason};
 
 use super::answers::{self, places};
@@ -29,19 +29,19 @@ pub fn config() -> Config {
     limits.head_bytes = 700;
     limits.headers = 12;
     limits.target_bytes = 200;
-    limits.max_message = 400;
-    limits.history = 20;
-    limits.history_bytes = 4000;
-    limits.history_total = 16_000;
+    limits.max_message = 1400;
+    limits.history = 6;
+    limits.history_bytes = 8000;
+    limits.history_total = 40_000;
     limits.max_topics = 4;
     limits.subscriptions = 3;
-    limits.poll_bytes = 1000;
+    limits.poll_bytes = 2000;
     limits.requests = 40;
     limits.fragments = 5;
     limits.controls = 10;
     limits.wrong_commands = 5;
-    limits.outbox_soft = 2000;
-    limits.outbox = 3000;
+    limits.outbox_soft = 3000;
+    limits.outbox = 4000;
     limits.turn_read = 600;
     limits.turn_write = 5000;
     limits.turn_messages = 4;
@@ -134,12 +134,23 @@ pub fn run(data: &[u8]) {
                 world.clients[at].socket.room = rooms[more % 7];
             }
             8 => at = world.joins(more % 3),
-            9 => world.publishes(more, input.take(more * 3)),
+            9 => {
+                let payload = input.take(more * 3);
+                // Long enough to be compressed.
+                world.publishes(more, &payload.repeat(if more % 2 == 0 { 1 } else { 20 }));
+            }
             10 => {
-                let opcodes = [0x81, 0x81, 0x81, 0x82, 0x01, 0x80, 0x00, 0x89, 0x8a, 0x88];
+                let opcodes =
+                    [0x81, 0x81, 0xc1, 0xc2, 0x81, 0x82, 0x01, 0x80, 0x00, 0x89, 0x8a, 0x88, 0x41];
+                let opcode = opcodes[more % opcodes.len()];
                 let payload = input.take([5, 20, 60, 125, 130, 300, 1, 0][more % 8]);
-                let frame = frame(opcodes[more % 10], payload);
-                world.says(at, &frame);
+                world.says(
+                    at,
+                    &match opcode & 0x40 {
+                        0 => frame(opcode, payload),
+                        _ => frame(opcode, &squeezed(&payload.repeat(1 + more % 3 * 10))),
+                    },
+                );
             }
             _ => world.strikes(at, more),
         }
@@ -158,6 +169,14 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(payload);
     frame
+}
+
+/// A message as DEFLATE has it: compressed, or stored if that is no shorter.
+pub fn squeezed(payload: &[u8]) -> Vec<u8> {
+    deflated(payload, false).unwrap_or_else(|| {
+        let length = payload.len() as u16;
+        [&[0][..], &length.to_le_bytes(), &(!length).to_le_bytes(), payload, &[0]].concat()
+    })
 }
 
 /// A socket that is there to be owned.

@@ -11,8 +11,10 @@ pub mod event_stream;
 pub mod forwarded;
 pub mod heads;
 pub mod ids;
+pub mod inflate;
 pub mod input;
 pub mod negotiation;
+pub mod offers;
 pub mod oracle;
 pub mod origins;
 pub mod paths;
@@ -33,7 +35,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("forwarded", forwarded::run),
     ("heads", heads::run),
     ("ids", ids::run),
+    ("inflate", inflate::run),
     ("negotiation", negotiation::run),
+    ("offers", offers::run),
     ("oracle", oracle::run),
     ("origins", origins::run),
     ("paths", paths::run),

@@ -6,6 +6,7 @@ use pousse::seam::{Rules, opening, request};
 use pousse::{Config, Limits, Publish, Request};
 
 use super::input::Input;
+use super::offers;
 
 const SPOKEN: [&str; 3] = ["pousse.v1", "chat", "a"];
 
@@ -56,6 +57,9 @@ fn wanted(request: &Request) -> Option<Option<String>> {
         && only("sec-websocket-key").is_some_and(is_key)
         && request.is_whole();
     if !is_opening {
+        return None;
+    }
+    if request.raw_fields("sec-websocket-extensions").any(|it| offers::list(it).is_none()) {
         return None;
     }
     // `is_upgrade` also wants HTTP/1.1, which a request does not tell.

@@ -93,6 +93,7 @@ fn ours(bytes: &[u8], size: usize) -> (Vec<Got>, Option<Fault>) {
                 Incoming::Binary(bytes) => Got::Binary(bytes.into_owned()),
                 Incoming::Ping(bytes) => Got::Ping(bytes.into_owned()),
                 Incoming::Pong => Got::Pong,
+                Incoming::Deflated(..) => panic!("nobody agreed on that"),
                 Incoming::Close(code, reason) => {
                     got.push(Got::Close(code.into(), reason));
                     return (got, None);

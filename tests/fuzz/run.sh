@@ -33,6 +33,7 @@ fuzz() {
     heads | negotiation | forwarded) words=(http) ;;
     oracle) words=(frames) ;;
     commands) words=(commands) length=1024 ;;
+    offers) words=(offers) length=1024 ;;
     settings) words=(settings) length=1024 ;;
     paths | query | ids | origins) length=512 ;;
   esac

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::fuzz::connection::frame;
+use crate::fuzz::connection::{frame, squeezed};
 use crate::language;
-use crate::step::{Act, Clause, Data, Frame, Kind, Lasting, OfDisk, OfServer, Part, Request, Step};
+use crate::step::{
+    Act, Clause, Data, Frame, Kind, Lasting, OfDisk, OfServer, Part, Request, Squeezed, Step,
+};
 
 /// The seeds of each target.
 pub(crate) type Seeds = BTreeMap<&'static str, BTreeSet<Vec<u8>>>;
@@ -93,6 +95,12 @@ fn acts(seeds: &mut Seeds, peer: &mut Peer, act: &Act) {
             let payload = said.data.as_ref().map(bytes).unwrap_or_default();
             add(seeds, "event_stream", &payload, &[255, 0, 4, 1]);
             add(seeds, "event_stream", &payload, &[9, 1, 9, 2, 9, 3]);
+            if said.squeezed == Squeezed::As {
+                (0..9).for_each(|most| add(seeds, "inflate", &payload, &[1, most]));
+            }
+            add(seeds, "inflate", &squeezed(&payload), &[1, 8]);
+            add(seeds, "inflate", &payload, &[200, 0]);
+            add(seeds, "inflate", &payload, &[252, 0]);
             peer.frames.extend(frame_of(said, payload));
         }
         Act::SaysJson(texts) => {
@@ -112,15 +120,16 @@ fn end(seeds: &mut Seeds, Peer { http, frames }: Peer) {
         return;
     }
     add(seeds, "connection", &all, &[0]);
-    // In pieces of 30 bytes, with a tick between them; and with a second peer.
-    let pieces = [9 * 12, 5].repeat(all.len() / 30 + 1);
-    add(seeds, "connection", &all, &pieces);
-    add(
-        seeds,
-        "connection",
-        &all,
-        &[&[9 * 12, 8 + 12, 0, 9, 8, 9, 5 + 12 * 6][..], &pieces].concat(),
-    );
+    // In pieces of 30 bytes, with a tick between them.
+    add(seeds, "connection", &all, &[9 * 12, 5].repeat(all.len() / 30 + 1));
+    // In pieces of 500; then it is published to three topics, the socket takes nothing while more is
+    // published than is kept, takes again, and half a minute goes by.
+    let publish = [9 + 12 * 6, 9 + 12 * 7, 9 + 12 * 8];
+    let (shut, open, later) = (7 + 12, 7, 5 + 12 * 8);
+    let whole = vec![13 * 12; all.len() / 500 + 1];
+    let slow = [&publish[..], &[shut], &publish.repeat(8), &[open], &publish, &[later]].concat();
+    let said = [&all[..], &[b'x'; 800]].concat();
+    add(seeds, "connection", &said, &[&whole[..], &slow].concat());
     add(seeds, "cuts", &all, &[0]);
     add(seeds, "cuts", &all, &[4, 20, 3, 9, 1]);
     if !http.is_empty() {
@@ -150,6 +159,10 @@ fn head(seeds: &mut Seeds, request: &Request, more: &str) -> Vec<u8> {
                     add(seeds, "origins", lines.as_bytes(), &[1]);
                     add(seeds, "origins", format!("{value}\n{value}\na").as_bytes(), &[0]);
                 }
+                if name.eq_ignore_ascii_case("sec-websocket-extensions") {
+                    add(seeds, "offers", value.as_bytes(), &[]);
+                    add(seeds, "offers", format!("a; b=c\n{value}").as_bytes(), &[]);
+                }
                 if name.starts_with("Sec-") || name == "Connection" || name == "Upgrade" {
                     let field = format!("{name}: {value}\r\n");
                     (0..4).for_each(|at| add(seeds, "negotiation", field.as_bytes(), &[at]));
@@ -173,6 +186,11 @@ fn head(seeds: &mut Seeds, request: &Request, more: &str) -> Vec<u8> {
 
 fn frame_of(said: &Frame, payload: Vec<u8>) -> Vec<u8> {
     let opcode = if said.binary { 2 } else { 1 };
+    let (opcode, payload) = match said.squeezed {
+        Squeezed::No => (opcode, payload),
+        Squeezed::As => (opcode | 0x40, payload),
+        Squeezed::To => (opcode | 0x40, squeezed(&payload)),
+    };
     match said.kind {
         Kind::Message => frame(0x80 | opcode, &payload),
         Kind::First => frame(opcode, &payload),
