@@ -122,8 +122,8 @@ fn end(seeds: &mut Seeds, Peer { http, frames }: Peer) {
     add(seeds, "connection", &all, &[0]);
     // In pieces of 30 bytes, with a tick between them.
     add(seeds, "connection", &all, &[9 * 12, 5].repeat(all.len() / 30 + 1));
-    // In pieces of 500; then it is published to three topics, the socket takes nothing while more is
-    // published than is kept, takes again, and half a minute goes by.
+    // In pieces of 500; then it is published to three topics, nothing is taken while more is
+    // published than is kept, it is taken again, and half a minute goes by.
     let publish = [9 + 12 * 6, 9 + 12 * 7, 9 + 12 * 8];
     let (shut, open, later) = (7 + 12, 7, 5 + 12 * 8);
     let whole = vec![13 * 12; all.len() / 500 + 1];
