@@ -3,8 +3,10 @@
 CARGO ?= cargo
 FLAGS ?=
 ADDR ?= 127.0.0.1:8443
+SECONDS ?= 60
+TARGETS ?=
 
-.PHONY: help run run-tls test check doc clean
+.PHONY: help run run-tls test check fuzz doc clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -32,6 +34,9 @@ check: ## what a change has to pass beside the tests: form, lints, docs, each fe
 	$(CARGO) clippy --lib --bins --no-default-features --features daemon -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --all-features
 	$(CARGO) test --lib --no-default-features
+
+fuzz: ## looks for what breaks a promise, each target so long (SECONDS=60 TARGETS="oracle heads")
+	tests/fuzz/run.sh $(SECONDS) $(TARGETS)
 
 doc: ## the library's documentation, in target/doc
 	$(CARGO) doc --no-deps --all-features

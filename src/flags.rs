@@ -393,12 +393,12 @@ fn command_line(
     let mut parser = lexopt::Parser::from_args(args);
     let mut given = Vec::new();
     loop {
-        let name = match parser.next().map_err(|error| usage(error.to_string()))? {
+        let name = match parser.next().map_err(|error| usage(on_one_line(&error)))? {
             None => return Ok((given, None)),
             Some(Arg::Long(name)) => name.to_owned(),
             Some(Arg::Short('h')) => "help".to_owned(),
             Some(other) => {
-                let what = other.unexpected();
+                let what = on_one_line(&other.unexpected());
                 return Err(usage(format!("{what}; pousse --help lists the flags")));
             }
         };
@@ -419,6 +419,15 @@ fn command_line(
             _ => given.push(Given { setting, label, value }),
         }
     }
+}
+
+/// What is wrong, in the words of a parser that has what was given in them as it was given.
+fn on_one_line(wrong: &lexopt::Error) -> String {
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_debug().to_string(),
+        false => c.to_string(),
+    };
+    wrong.to_string().chars().map(shown).collect()
 }
 
 fn environment(

@@ -29,6 +29,7 @@
 //! ```text
 //! 15  door        who is let in, who is forgotten, how everyone leaves
 //! 14  server      THE LOOP: wait, note, read, time, obey, deliver, forget, accept
+//!     seams       what only tests reach
 //! 13  app         the handler beside the hub, and each call of it
 //! 12  handler     what an application writes     perform    an answer carried out
 //!     operate     what the owner wants done
@@ -120,6 +121,7 @@ mod readers;
 mod remote;
 mod response;
 mod routes;
+mod seams;
 mod server;
 mod session;
 mod stage;
@@ -163,8 +165,10 @@ pub mod seam {
     pub use crate::log::{Log, Place};
     pub use crate::outbox::{Flush, Outbox, Sink};
     pub use crate::routes::{Rules, handshake};
+    pub use crate::seams::*;
+    pub use crate::stream::Stream;
     pub use crate::tick::Tick;
-    pub use crate::topic::{Entry, Topic, TopicNumber};
+    pub use crate::topic::{Entry, Form, Topic, TopicNumber};
     pub use crate::turn::Turn;
     pub use crate::websocket::{Fault, Incoming, WebSocket};
 }

@@ -230,7 +230,7 @@ impl Log {
     }
 
     /// The topics from this number on, in the order of their numbers.
-    pub(crate) fn topics_from(&self, first: usize) -> impl Iterator<Item = (usize, &Topic)> {
+    pub fn topics_from(&self, first: usize) -> impl Iterator<Item = (usize, &Topic)> {
         let end = self.topics.iter().next_back().map_or(0, |(last, _)| last + 1);
         (first..end).filter_map(|at| Some((at, self.topics.get(at)?)))
     }

@@ -31,7 +31,8 @@ impl<'a> Authority<'a> {
             _ => return None,
         };
         let host = host.strip_suffix('.').unwrap_or(host);
-        (!host.is_empty()).then_some(Self { host, port })
+        // Only one dot is that of the root; a label is not empty.
+        (!host.is_empty() && !host.ends_with('.')).then_some(Self { host, port })
     }
 
     fn is_loopback(&self) -> bool {
@@ -192,6 +193,13 @@ mod tests {
         ] {
             assert_eq!(is_same(a, b), same, "{a} {b}");
         }
+    }
+
+    /// Found by fuzzing: `a..` was listed as `a.`, and so was another one than it was.
+    #[test]
+    fn a_host_that_ends_in_2e_2e_is_none() {
+        assert!(is_authority("a.") && !is_authority("a..") && !is_authority("."));
+        assert!(!is_same("http://a..", "http://a.."));
     }
 
     #[test]

@@ -184,6 +184,8 @@ fn a_wrong_command_line_is_64_and_says_what_is_wanted() {
         (&["--pub", "nobody"], &["did you mean --publish?"]),
         (&["--frobnicate"], &["--frobnicate", "--help"]),
         (&["-q"], &["-q", "--help"]),
+        (&["-\x1b"], &["-\\u{1b}", "--help"]),
+        (&["a\nb"], &["a\\nb", "--help"]),
         (&["serve"], &["serve", "--help"]),
         (&["--ping"], &["--ping wants TIME"]),
         (&["--check=yes"], &["--check", "yes"]),

@@ -39,7 +39,7 @@ const FLOORS: &[&[&str]] = &[
     &["hub"],
     &["handler", "operate", "perform"],
     &["app"],
-    &["server"],
+    &["seams", "server"],
     &["door"],
 ];
 

@@ -1,0 +1,5 @@
+//! This target as a program of libFuzzer; what it promises stands in `../offers.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pousse_fuzz::fuzz::offers::run(data));
