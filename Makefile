@@ -6,7 +6,7 @@ ADDR ?= 127.0.0.1:8443
 PYTHON ?= python3
 AUTOBAHN ?=
 
-.PHONY: help run run-tls test autobahn check doc clean
+.PHONY: help run run-tls test autobahn interop check doc clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -28,6 +28,14 @@ autobahn: ## Autobahn's 517 cases against examples/echo (AUTOBAHN="'9.*'": only 
 	  echo "make autobahn wants Python 3.10 or newer (Debian: apt-get install python3-venv)"; exit 1; }
 	$(CARGO) build --release --example echo
 	$(PYTHON) tests/autobahn/run.py $(AUTOBAHN)
+
+interop: ## pousse and clients that other people wrote: websockets of Python, ws of Node
+	$(PYTHON) -m venv --clear tests/interop/.venv
+	tests/interop/.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --requirement tests/interop/requirements.txt
+	npm ci --prefix tests/interop
+	$(CARGO) build --examples
+	$(CARGO) test --test interop
 
 check: ## what a change has to pass beside the tests: form, lints, docs, each feature alone
 	$(CARGO) fmt --check
