@@ -5,8 +5,10 @@ FLAGS ?=
 ADDR ?= 127.0.0.1:8443
 SECONDS ?= 60
 TARGETS ?=
+PYTHON ?= python3
+AUTOBAHN ?=
 
-.PHONY: help run run-tls test check fuzz doc clean
+.PHONY: help run run-tls test autobahn interop check fuzz doc clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -23,6 +25,20 @@ run-tls: ## the same on https://127.0.0.1:8443, with a certificate that signs it
 test: ## every test; a part that is missing on this machine is SKIPPED and named
 	$(CARGO) build --examples
 	$(CARGO) test
+
+autobahn: ## Autobahn's 517 cases against examples/echo (AUTOBAHN="'9.*'": only these)
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "make autobahn wants Python 3.10 or newer (Debian: apt-get install python3-venv)"; exit 1; }
+	$(CARGO) build --release --example echo
+	$(PYTHON) tests/autobahn/run.py $(AUTOBAHN)
+
+interop: ## pousse and clients that other people wrote: websockets of Python, ws of Node
+	$(PYTHON) -m venv --clear tests/interop/.venv
+	tests/interop/.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --requirement tests/interop/requirements.txt
+	npm ci --prefix tests/interop
+	$(CARGO) build --examples
+	$(CARGO) test --test interop
 
 check: ## what a change has to pass beside the tests: form, lints, docs, each feature alone
 	$(CARGO) fmt --check
