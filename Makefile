@@ -4,7 +4,7 @@ CARGO ?= cargo
 FLAGS ?=
 ADDR ?= 127.0.0.1:8443
 
-.PHONY: help run run-tls test check doc clean
+.PHONY: help run run-tls test check bench bench-peers bench-check bench-record doc clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -31,6 +31,22 @@ check: ## what a change has to pass beside the tests: form, lints, docs, each fe
 	$(CARGO) clippy --lib --bins --no-default-features --features daemon -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --all-features
 	$(CARGO) test --lib --no-default-features
+
+BENCH = $(CARGO) build --quiet --release --bins --examples && \
+  $(CARGO) run --quiet --release --example bench --
+
+bench: ## what it costs beside the least possible, and per message (ONLY=echo ROUNDS=5 SECONDS=1)
+	$(BENCH) table $(ONLY)
+	$(BENCH) costs $(ONLY)
+
+bench-peers: ## the same loads against other servers, those that are installed (ONLY=echo ROUNDS=5)
+	$(BENCH) peers $(ONLY)
+
+bench-check: ## fails if a part needs 2 % more instructions than tests/bench/instructions.txt says
+	$(BENCH) check
+
+bench-record: ## writes that file anew
+	$(BENCH) record
 
 doc: ## the library's documentation, in target/doc
 	$(CARGO) doc --no-deps --all-features

@@ -1,6 +1,7 @@
 //! Sends every message back to whoever sent it, text or binary, on every path.
 //!
-//! Run: `cargo run --release --example echo`, or with an address: `… -- 127.0.0.1:9001`
+//! Run: `cargo run --release --example echo`, or with an address: `… -- 127.0.0.1:9001`; over TLS
+//!      with a certificate and its key behind that (`examples/tls_certificate.rs` makes them)
 //! Try: `websocat ws://127.0.0.1:8080/`, or say in a browser's console
 //!      `s = new WebSocket("ws://127.0.0.1:8080/")`, then
 //!      `s.onmessage = (event) => console.log(event.data)`, then `s.send("Bonjour")`.
@@ -28,8 +29,13 @@ impl Handler for Echo {
 
 fn main() -> Result<(), Error> {
     let mut config = Config::default();
-    if let Some(address) = std::env::args().nth(1) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(address) = words.first() {
         config.listen = vec![address.parse()?];
+    }
+    #[cfg(feature = "tls")]
+    if let [_, certificate, key] = words.as_slice() {
+        config.tls = Some(pousse::Tls::load(certificate, key)?);
     }
     config.limits.max_message = 64 << 20;
     config.limits.outbox = 256 << 20;

@@ -156,7 +156,7 @@ pub mod seam {
     pub use crate::outbox::{Flush, Outbox, Sink};
     pub use crate::routes::{Rules, handshake};
     pub use crate::tick::Tick;
-    pub use crate::topic::{Entry, Topic, TopicNumber};
+    pub use crate::topic::{Entry, Form, Topic, TopicNumber};
     pub use crate::turn::Turn;
     pub use crate::websocket::{Fault, Incoming, WebSocket};
 }
