@@ -50,7 +50,10 @@ pub(crate) struct Room<'a> {
 impl<'a> Room<'a> {
     pub(crate) fn open(args: &'a Args) -> Self {
         let mut net = Net::new(args);
-        let mut messages = Messages::new(args.size, args.is_raw);
+        let mut messages = match args.deflate {
+            true => Messages::of_json(args.size),
+            false => Messages::new(args.size, args.is_raw),
+        };
         let in_turn = |at: usize| args.transports[at % args.transports.len()];
         // A publisher that is given what it publishes is one of the readers.
         let is_one = args.publisher_reads && args.transports == [Transport::Websocket];

@@ -41,9 +41,13 @@ pub(crate) fn run(args: &Args) -> Value {
             let (peer, conn) = (&mut peers[at], &mut net.conns[at]);
             conn.flush();
             let now = Instant::now();
-            let mut came = 0;
+            let (mut came, mut pongs) = (0, Vec::new());
             conn.receive(&mut net.scratch, |bytes| {
                 let Some((first, payload, used)) = frame::take(bytes) else { return 0 };
+                if first & 15 == frame::PING {
+                    pongs.extend(frame::frame(frame::PONG, payload, true));
+                    return used;
+                }
                 assert_eq!(first, 0x81, "a text was to come back");
                 messages.check(payload, peer.heard);
                 peer.heard += 1;
@@ -51,6 +55,9 @@ pub(crate) fn run(args: &Args) -> Value {
                 came += 1;
                 used
             });
+            if !pongs.is_empty() {
+                conn.send(&pongs);
+            }
             if came > 0 {
                 let allowed = meter.allow(came, now);
                 peer.prepare(allowed, now, &mut messages, &mut batch);

@@ -1,5 +1,9 @@
 //! WebSocket frames (RFC 6455 §5), and the messages of a load: a number, then always the same text.
 
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 /// Any key will do, as nobody stands between.
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -15,15 +19,38 @@ pub(crate) struct Messages {
     frame: Vec<u8>,
     head: usize,
     is_masked: bool,
+    /// The hash of each message as it came compressed to the first who was given it.
+    compressed: RefCell<Vec<u64>>,
 }
 
 impl Messages {
     /// Messages of so many bytes. Raw ones are framed as a server frames them.
     pub(crate) fn new(size: usize, is_raw: bool) -> Self {
         let letters = (b'a'..=b'z').chain(b'A'..=b'Z').cycle();
-        let text: Vec<u8> = [b'0'; 8].into_iter().chain(letters).take(size).collect();
+        Self::of([b'0'; 8].into_iter().chain(letters).take(size).collect(), is_raw)
+    }
+
+    /// Texts as applications compress them: rows of JSON, with numbers that look like chance.
+    pub(crate) fn of_json(size: usize) -> Self {
+        let (mut text, mut chance) = (String::from("00000000["), 1_u32);
+        while text.len() < size {
+            chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (price, count) = (chance >> 16, chance >> 24);
+            let _ = write!(text, r#"{{"symbol":"S{count}","price":{price},"volume":{count}00}},"#);
+        }
+        Self::of(text.into_bytes().into_iter().take(size).collect(), false)
+    }
+
+    fn of(text: Vec<u8>, is_raw: bool) -> Self {
+        let size = text.len();
         let frame = frame(TEXT, &text, !is_raw);
-        Self { head: frame.len() - size, text, frame, is_masked: !is_raw }
+        Self {
+            head: frame.len() - size,
+            text,
+            frame,
+            is_masked: !is_raw,
+            compressed: RefCell::default(),
+        }
     }
 
     /// The text of the message of this number.
@@ -49,6 +76,18 @@ impl Messages {
         if !is_it {
             let start = String::from_utf8_lossy(&text[..text.len().min(200)]).into_owned();
             panic!("message {number} was to come, and what came is {start:?}");
+        }
+    }
+
+    /// Stops unless the message of this number is the same bytes to everyone. They are not
+    /// inflated here, which would take a library; whether they can be is what the tests say.
+    pub(crate) fn check_compressed(&self, payload: &[u8], number: u32) {
+        let mut hasher = DefaultHasher::new();
+        payload.hash(&mut hasher);
+        let mut compressed = self.compressed.borrow_mut();
+        match compressed.get(number as usize) {
+            Some(hash) => assert_eq!(*hash, hasher.finish(), "message {number} is another"),
+            None => compressed.push(hasher.finish()),
         }
     }
 

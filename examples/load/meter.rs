@@ -137,9 +137,10 @@ impl Meter {
         let (Some((begun, before)), Some((ended, after))) = (self.begun, self.ended) else {
             panic!("it was over before it began");
         };
+        assert!(self.done > 0, "nothing was done in the time that is measured");
         let (user, system) = after.since(before);
         let seconds = (ended - begun).as_secs_f64();
-        let done = self.done.max(1) as f64;
+        let done = self.done as f64;
         let round = |value: f64| (value * 1000.0).round() / 1000.0;
         let mut report = json!({
             "work": args.work,

@@ -6,6 +6,9 @@ use crate::args::{Args, Transport};
 use crate::frame::{self, Messages};
 use crate::http::{self, Answer};
 
+/// A message that is compressed (RFC 7692 §6).
+const RSV1: u8 = 0x40;
+
 /// One reader: how many messages it was given, and where it stands if it has to say that itself.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -117,6 +120,10 @@ impl Reader {
             frame::PING => reply.extend(frame::frame(frame::PONG, payload, !self.is_raw)),
             frame::CLOSE => panic!("the server closes: {:?}", String::from_utf8_lossy(payload)),
             frame::TEXT if self.is_deaf => {}
+            frame::TEXT if first & RSV1 != 0 => {
+                messages.check_compressed(payload, self.heard);
+                self.heard += 1;
+            }
             frame::TEXT if self.transport == Transport::V1 => {
                 self.check_envelopes(payload, messages);
             }

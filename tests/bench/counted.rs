@@ -43,6 +43,9 @@ fn main() -> Result<(), Error> {
         config.listen = vec![address.parse()?];
     }
     config.limits.history = 100;
+    config.limits.max_message = 64 << 20;
+    config.limits.outbox = 256 << 20;
+    config.limits.outbox_soft = 128 << 20;
     config.limits.requests = 1_000_000_000;
     Server::bind(config, Counted)?.run()
 }

@@ -66,7 +66,7 @@ impl fmt::Display for Row {
             if values.len() > 1 {
                 write!(f, " [{}–{}]", short(least), short(most))?;
             }
-            if *name != to && self.figures.len() > 1 {
+            if *name != to && self.figures.contains_key(&to) {
                 write!(f, " ×{:.2}", self.ratio(*name, to))?;
             }
         }
