@@ -154,6 +154,7 @@ impl Meter {
             "server_user_us": round(user / done / 1000.0),
             "server_system_us": round(system / done / 1000.0),
             "server_busy": round((user + system) / 1e9 / seconds),
+            "server_faults": round((after.faults - before.faults) as f64 / done),
             "server_resident": self.server.resident(),
             "latency_us": self.latency.report(),
         });

@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -20,6 +21,9 @@ use crate::http::{self, Answer};
 
 /// So many are opened at a time: a queue of a listener is not endless.
 const OPENING_MAX: usize = 64;
+
+/// How many have a source of their own, so that none is used twice.
+static OPENED: AtomicUsize = AtomicUsize::new(0);
 
 const SCRATCH_BYTES: usize = 256 * 1024;
 
@@ -43,7 +47,6 @@ pub(crate) struct Net {
     address: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
     sources: u8,
-    opened: usize,
     /// Who has something to be read or can be written to.
     pub(crate) ready: Vec<usize>,
 }
@@ -58,7 +61,6 @@ impl Net {
             address: args.address,
             tls: args.tls.as_deref().map(trust),
             sources: args.sources,
-            opened: 0,
             ready: Vec::new(),
         }
     }
@@ -73,14 +75,14 @@ impl Net {
         }
         if self.sources > 1 {
             // With a port of our choice: one that the system chooses here is for all addresses.
+            let opened = OPENED.fetch_add(1, Ordering::Relaxed);
             let (round, last) =
-                (self.opened / usize::from(self.sources), self.opened % usize::from(self.sources));
+                (opened / usize::from(self.sources), opened % usize::from(self.sources));
             let address = Ipv4Addr::new(127, 0, 1, last as u8);
             socket.set_reuse_address(true).unwrap();
             let source = SocketAddr::from((address, 10_000 + round as u16));
             socket.bind(&source.into()).unwrap();
         }
-        self.opened += 1;
         match socket.connect(&self.address.into()) {
             Err(error) if error.raw_os_error() != Some(115) => panic!("connect: {error}"),
             _ => {}

@@ -15,6 +15,8 @@ pub(crate) struct Usage {
     /// Ticks of the clock that met it in the program, and in the system.
     pub(crate) user: u64,
     pub(crate) system: u64,
+    /// Pages that it touched and that the system had to give it first.
+    pub(crate) faults: u64,
 }
 
 impl Server {
@@ -52,9 +54,10 @@ impl Server {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         // The name before them is in brackets and may have anything in it.
         let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: Vec<u64> = fields.skip(11).take(2).filter_map(|it| it.parse().ok()).collect();
-        let [user, system] = ticks[..] else { return Usage::default() };
-        Usage { total_ns, user, system }
+        let fields: Vec<u64> = fields.map(|it| it.parse().unwrap_or(0)).collect();
+        // proc(5), from the third field on: minflt is the tenth, utime and stime follow later.
+        let [faults, user, system] = [7, 11, 12].map(|at| fields.get(at).copied().unwrap_or(0));
+        Usage { total_ns, user, system, faults }
     }
 
     /// Bytes of it that are in memory.

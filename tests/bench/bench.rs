@@ -4,11 +4,13 @@
 //!
 //! | mode | what it does |
 //! |---|---|
-//! | `table [WORD]` | pousse and the ceiling, cells whose title has the word; `target/bench/table.json` |
-//! | `peers [WORD]` | the same with everyone who is installed; `target/bench/peers.json` |
+//! | `table [WORD]` | pousse and the ceiling, cells whose title has the word; `table.json` |
+//! | `peers [WORD]` | the same with everyone who is installed; `peers.json` |
 //! | `costs [WORD]` | system calls, allocations and instructions of one message; `costs.json` |
 //! | `parts` | instructions of the parts; `parts.json` |
 //! | `check` | the same, compared with `tests/bench/instructions.txt`; `record` writes that file |
+//!
+//! The files are written to `target/bench`.
 //!
 //! `ROUNDS` (5), `SECONDS` (1) in the environment: how often, how long. One server after the other
 //! in each round, each time another first; figures are medians, ratios those of pairs of a round.

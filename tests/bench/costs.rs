@@ -58,11 +58,12 @@ const fn cost(title: &'static str, load: &'static str, first: u64) -> Cost {
 pub(crate) fn all(word: &str) {
     println!("{}", machine());
     println!("{:38}  system calls  allocations  instructions, each of one message", "");
+    let (traces, counts) = (!is_missing("strace"), !is_missing("valgrind"));
     let mut rows = Vec::new();
     for cost in COSTS.iter().filter(|cost| cost.title.contains(word)) {
-        let calls = cost.measured("strace", system_calls);
-        let allocations = cost.measured("", allocations);
-        let instructions = cost.measured("valgrind", instructions);
+        let calls = traces.then(|| cost.measured(system_calls)).flatten();
+        let allocations = cost.measured(allocations);
+        let instructions = counts.then(|| cost.measured(instructions)).flatten();
         let show = |value: Option<f64>| value.map_or("-".into(), short);
         println!(
             "{:38}  {:>12}  {:>11}  {:>12}",
@@ -80,11 +81,8 @@ pub(crate) fn all(word: &str) {
 }
 
 impl Cost {
-    /// By the difference; `None`: the tool is missing, or the load has stopped.
-    fn measured(&self, tool: &str, count: fn(&Self, u64) -> Option<Counted>) -> Option<f64> {
-        if !tool.is_empty() && is_missing(tool) {
-            return None;
-        }
+    /// By the difference; `None`: the load has stopped.
+    fn measured(&self, count: fn(&Self, u64) -> Option<Counted>) -> Option<f64> {
         let ((first, few), (then, many)) = (count(self, self.first)?, count(self, self.then)?);
         Some((then - first) / (many - few))
     }
