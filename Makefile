@@ -8,7 +8,7 @@ TARGETS ?=
 PYTHON ?= python3
 AUTOBAHN ?=
 
-.PHONY: help run run-tls test autobahn interop check fuzz doc clean
+.PHONY: help run run-tls test check autobahn interop fuzz bench bench-peers bench-check bench-record doc clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -44,6 +44,7 @@ check: ## what a change has to pass beside the tests: form, lints, docs, each fe
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
+	$(CARGO) clippy --lib --no-default-features --features deflate -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features files -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features tls -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features v1 -- -D warnings
@@ -53,6 +54,21 @@ check: ## what a change has to pass beside the tests: form, lints, docs, each fe
 
 fuzz: ## looks for what breaks a promise, each target so long (SECONDS=60 TARGETS="oracle heads")
 	tests/fuzz/run.sh $(SECONDS) $(TARGETS)
+BENCH = $(CARGO) build --quiet --release --bins --examples && \
+  $(CARGO) run --quiet --release --example bench --
+
+bench: ## what it costs beside the least possible, and per message (ONLY=echo ROUNDS=5 SECONDS=1)
+	$(BENCH) table $(ONLY)
+	$(BENCH) costs $(ONLY)
+
+bench-peers: ## the same loads against other servers, those that are installed (ONLY=echo ROUNDS=5)
+	$(BENCH) peers $(ONLY)
+
+bench-check: ## fails if a part needs 2 % more instructions than tests/bench/instructions.txt says
+	$(BENCH) check
+
+bench-record: ## writes that file anew
+	$(BENCH) record
 
 doc: ## the library's documentation, in target/doc
 	$(CARGO) doc --no-deps --all-features

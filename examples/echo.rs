@@ -1,7 +1,8 @@
 //! Sends every message back to whoever sent it, text or binary, on every path.
 //!
 //! Run: `cargo run --release --example echo`, or with an address: `… -- 127.0.0.1:9001`, and with
-//!      any limit of the program: `… -- 127.0.0.1:9001 --limit max-message=64KiB`
+//!      any limit of the program: `… -- 127.0.0.1:9001 --limit max-message=64KiB`; over TLS with
+//!      `--tls CERT KEY` (`examples/tls_certificate.rs` makes them)
 //! Try: `websocat ws://127.0.0.1:8080/`, or say in a browser's console
 //!      `s = new WebSocket("ws://127.0.0.1:8080/")`, then
 //!      `s.onmessage = (event) => console.log(event.data)`, then `s.send("Bonjour")`.
@@ -44,9 +45,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.limits.outbox_soft = 128 << 20;
     config.limits.fragments = 131_072;
     config.limits.controls = 1_000_000;
+    config.limits.outbox_messages = 1_000_000;
     let mut args = args().skip(1);
     while let Some(arg) = args.next() {
         match &*arg {
+            #[cfg(feature = "tls")]
+            "--tls" => {
+                let (cert, key) = args.next().zip(args.next()).ok_or("--tls wants CERT KEY")?;
+                config.tls = Some(pousse::Tls::load(cert, key)?);
+            }
             "--limit" => set(&mut config.limits, &args.next().unwrap_or_default())?,
             address => config.listen = vec![address.parse()?],
         }
