@@ -23,8 +23,8 @@ test: ## every test; a part that is missing on this machine is SKIPPED and named
 	$(CARGO) test
 
 check: ## what a change has to pass beside the tests: form, lints, docs, each feature alone
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --all-features -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features files -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features tls -- -D warnings
