@@ -41,8 +41,8 @@ interop: ## pousse and clients that other people wrote: websockets of Python, ws
 	$(CARGO) test --test interop
 
 check: ## what a change has to pass beside the tests: form, lints, docs, each feature alone
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --all-features -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features deflate -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features files -- -D warnings

@@ -14,7 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::app::App;
-use crate::config::{Config, Limits};
+use crate::config::Config;
 use crate::connection::Connection;
 use crate::deflate::{Deflate, Unfit, Window};
 use crate::error::Error;
@@ -28,6 +28,7 @@ use crate::head::Head;
 use crate::http::{Peer, Request};
 use crate::hub::Hub;
 use crate::id::ConnId;
+use crate::limits::Limits;
 use crate::log::Log;
 use crate::message::Kind;
 use crate::metrics::{Counters, Reason};
@@ -149,12 +150,12 @@ impl<H: Handler> Rehearsal<H> {
     /// The turn ends: readers have been offered what was published, and those who are done go.
     pub fn end(&mut self, everyone: &[ConnId]) -> Vec<ConnId> {
         let hub = &mut self.app.hub;
-        while let Some(topic) = hub.clients.next_spreading() {
-            hub.clients.begin_slice(topic, &hub.log);
+        while let Some(topic) = hub.clients.readers.next_spreading() {
+            hub.clients.readers.begin_slice(topic, &hub.log);
             while hub.clients.next_reader(topic).is_some() {}
-            hub.clients.end_slice(&mut hub.log);
+            hub.clients.readers.end_slice(&mut hub.log);
         }
-        hub.clients.end_rounds();
+        hub.clients.readers.end_rounds();
         hub.turn.end_delivery();
         hub.log.drop_encoded();
         hub.log.trim(hub.turn.now);

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that stops is a test that tells")]
 
-mod common;
+use kit::common;
 
 use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};

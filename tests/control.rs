@@ -7,7 +7,7 @@
     reason = "a test that stops is a test that tells"
 )]
 
-mod common;
+use kit::common;
 
 #[path = "control/acting.rs"]
 mod acting;

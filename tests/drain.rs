@@ -2,7 +2,7 @@
 //!
 //! `src/drain.rs` tests who is told in which tick; here it is seen from the clients.
 
-mod common;
+use kit::common;
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end where it is wrong")]
 
-mod common;
+use kit::common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

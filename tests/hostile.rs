@@ -51,8 +51,7 @@ mod session;
 mod silent;
 #[path = "hostile/smuggling.rs"]
 mod smuggling;
-#[allow(dead_code, reason = "the scripts use all of it")]
-mod support;
+use kit::support;
 #[path = "hostile/target.rs"]
 mod target;
 #[cfg(feature = "tls")]

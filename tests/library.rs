@@ -1,7 +1,7 @@
 //! The library as an application sees it: Ratchet's four, what panics cost, and what a [`Context`]
 //! sends to whom.
 
-mod common;
+use kit::common;
 
 use std::io::{Read, Write};
 use std::time::Duration;

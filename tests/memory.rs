@@ -4,7 +4,7 @@
 #![cfg(all(feature = "daemon", feature = "v1"))]
 #![expect(clippy::unwrap_used, reason = "a test may end where it is wrong")]
 
-mod common;
+use kit::common;
 
 use std::alloc::System;
 use std::io::{BufRead, BufReader, Read, Write};

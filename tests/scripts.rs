@@ -22,7 +22,7 @@ mod play;
 mod protocol;
 #[path = "scripts/step.rs"]
 mod step;
-mod support;
+use kit::support;
 #[path = "scripts/values.rs"]
 mod values;
 

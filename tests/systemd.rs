@@ -5,8 +5,7 @@
 #![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests are tests")]
 
-#[allow(dead_code, reason = "scripts.rs uses all of it")]
-mod support;
+use kit::support;
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;

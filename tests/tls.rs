@@ -4,7 +4,7 @@
 #![cfg(all(feature = "tls", feature = "daemon"))]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests are tests")]
 
-mod common;
+use kit::common;
 
 #[path = "tls/certificate.rs"]
 mod certificate;

@@ -157,18 +157,3 @@ impl Peer {
         }
     }
 }
-
-impl Wire {
-    /// Whether bytes are there or come, before the end.
-    #[track_caller]
-    pub(crate) fn fill_or_has(&mut self) -> bool {
-        if !self.unread.is_empty() {
-            return true;
-        }
-        match self.fill(now() + PATIENCE) {
-            Came::More => true,
-            Came::End => false,
-            Came::Nothing => panic!("neither bytes nor the end"),
-        }
-    }
-}

@@ -22,7 +22,7 @@ use crate::peer::{PATIENCE, Peer, ms, posting};
 #[cfg(feature = "tls")]
 use crate::support::certificate::Pair;
 use crate::support::websocket::Incoming;
-use crate::support::{Door, Server, now, program};
+use crate::support::{Door, Server, now};
 
 /// How much more heap a process may have after an attack than before, unless a test says more.
 /// The allocator keeps some of what was freed: pieces of pages, and up to 128 KiB at its end (it is
@@ -343,27 +343,4 @@ pub(crate) fn descriptor_flags(pid: &str) -> Vec<(u32, u32)> {
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(12)..].join("\n")
-}
-
-/// What only an attacker needs of the program.
-impl Server {
-    /// Starts the program with so many descriptors and no more.
-    pub(crate) fn start_with_descriptors(descriptors: usize, flags: &[&str]) -> Server {
-        let mut command = program("/bin/sh");
-        let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
-        command.args(["-c", &script, env!("CARGO_BIN_EXE_pousse")]);
-        Server::try_start_by(command, flags).unwrap_or_else(|(status, stderr)| {
-            panic!("pousse {} ended at once, {status}:\n{stderr}", flags.join(" "))
-        })
-    }
-
-    /// The name under which the system knows it.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Lets this much time go by, unless it ends.
-    pub(crate) fn waits(&self, time: Duration) {
-        self.said.wait(time, |_, ended| ended.then_some(()));
-    }
 }

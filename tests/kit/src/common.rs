@@ -4,7 +4,6 @@
 //! Nothing here sleeps. Whoever waits, waits for something that happens, and gives up after
 //! [`PATIENCE`].
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
 #![expect(clippy::unwrap_used, reason = "a test may end where it is wrong")]
 
 use std::io::{ErrorKind, Read, Write};
@@ -21,11 +20,11 @@ use pousse::{
 use tungstenite::client::ClientRequestBuilder;
 
 /// How long anything is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a handler was told.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Said {
+pub enum Said {
     Open(ConnId),
     Text(ConnId, String),
     Binary(ConnId, Vec<u8>),
@@ -38,7 +37,7 @@ pub(crate) enum Said {
 type Job = Box<dyn FnOnce(&mut Context<'_>) + Send>;
 
 /// How a test's handler acts: on what it is told, and on requests.
-pub(crate) trait Act: Send + 'static {
+pub trait Act: Send + 'static {
     fn act(&mut self, said: &Said, ctx: &mut Context<'_>);
 
     fn route(&mut self, _: &Request, _: &mut Context<'_>) -> Option<Answer> {
@@ -62,7 +61,7 @@ impl<F: FnMut(&Said, &mut Context<'_>) + Send + 'static> Act for F {
 }
 
 /// Acts on requests only.
-pub(crate) struct Route<F>(pub(crate) F);
+pub struct Route<F>(pub F);
 
 impl<F> Act for Route<F>
 where
@@ -76,10 +75,10 @@ where
 }
 
 /// Does nothing.
-pub(crate) fn quiet(_: &Said, _: &mut Context<'_>) {}
+pub fn quiet(_: &Said, _: &mut Context<'_>) {}
 
 /// Sends every message back.
-pub(crate) fn echo(said: &Said, ctx: &mut Context<'_>) {
+pub fn echo(said: &Said, ctx: &mut Context<'_>) {
     match said {
         Said::Text(conn, text) => ctx.send(*conn, text).unwrap(),
         Said::Binary(conn, bytes) => ctx.send(*conn, bytes).unwrap(),
@@ -88,7 +87,7 @@ pub(crate) fn echo(said: &Said, ctx: &mut Context<'_>) {
 }
 
 /// Tells a test what happens, and does on the loop's thread what the test asks for.
-pub(crate) struct Probe {
+pub struct Probe {
     said: Sender<Said>,
     act: Box<dyn Act>,
     jobs: Receiver<Job>,
@@ -177,11 +176,11 @@ impl Handler for Silent {
 }
 
 /// A server in its own thread.
-pub(crate) struct Running {
-    pub(crate) remote: Remote,
-    pub(crate) addresses: Vec<String>,
+pub struct Running {
+    pub remote: Remote,
+    pub addresses: Vec<String>,
     /// Where the control listener is, if one was asked for.
-    pub(crate) control: Option<String>,
+    pub control: Option<String>,
     thread: Option<JoinHandle<Result<Server<Probe>, Error>>>,
     said: Receiver<Said>,
     jobs: Sender<Job>,
@@ -190,7 +189,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts one on a free port of the loopback address, unless `change` says otherwise.
-    pub(crate) fn start(change: impl FnOnce(&mut Config), act: impl Act) -> Self {
+    pub fn start(change: impl FnOnce(&mut Config), act: impl Act) -> Self {
         let mut config = Config::default();
         config.listen = vec!["127.0.0.1:0".parse().unwrap()];
         change(&mut config);
@@ -213,18 +212,18 @@ impl Running {
     }
 
     /// One with every default.
-    pub(crate) fn new(act: impl Act) -> Self {
+    pub fn new(act: impl Act) -> Self {
         Self::start(|_| {}, act)
     }
 
     /// Has `job` done on the loop's thread, some time.
-    pub(crate) fn post(&self, job: impl FnOnce(&mut Context<'_>) + Send + 'static) {
+    pub fn post(&self, job: impl FnOnce(&mut Context<'_>) + Send + 'static) {
         self.jobs.send(Box::new(job)).unwrap();
         (&self.bell).write_all(b"!").unwrap();
     }
 
     /// Has `job` done within one call of the handler, and waits for what comes of it.
-    pub(crate) fn ask<T: Send + 'static>(
+    pub fn ask<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Context<'_>) -> T + Send + 'static,
     ) -> T {
@@ -235,17 +234,17 @@ impl Running {
         answered.recv_timeout(PATIENCE).expect("the loop goes round")
     }
 
-    pub(crate) fn counters(&self) -> Counters {
+    pub fn counters(&self) -> Counters {
         self.ask(|ctx| ctx.counters().clone())
     }
 
     /// What the handler was told next.
-    pub(crate) fn said(&self) -> Said {
+    pub fn said(&self) -> Said {
         self.said.recv_timeout(PATIENCE).expect("the handler is told something")
     }
 
     /// The id of the next client to be opened.
-    pub(crate) fn opened(&self) -> ConnId {
+    pub fn opened(&self) -> ConnId {
         match self.said() {
             Said::Open(id) => id,
             other => panic!("{other:?} and not an opening"),
@@ -253,41 +252,41 @@ impl Running {
     }
 
     /// What the handler was told and nobody asked for yet. Whole once the server has ended.
-    pub(crate) fn rest(&self) -> Vec<Said> {
+    pub fn rest(&self) -> Vec<Said> {
         self.said.try_iter().collect()
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         address(&self.addresses)
     }
 
     /// A WebSocket that is open, as this path and query ask.
-    pub(crate) fn open(&self, path: &str) -> Socket {
+    pub fn open(&self, path: &str) -> Socket {
         Socket::open(self.address(), path)
     }
 
     /// A WebSocket that is open, and the id that the handler was told for it.
-    pub(crate) fn open_with_id(&self, path: &str) -> (Socket, ConnId) {
+    pub fn open_with_id(&self, path: &str) -> (Socket, ConnId) {
         let socket = self.open(path);
         (socket, self.opened())
     }
 
-    pub(crate) fn connect(&self) -> TcpStream {
+    pub fn connect(&self) -> TcpStream {
         connect(self.address())
     }
 
     /// One request on its own connection, and all of the answer.
-    pub(crate) fn http(&self, method: &str, target: &str, content: &str) -> String {
+    pub fn http(&self, method: &str, target: &str, content: &str) -> String {
         http(self.connect(), method, target, content)
     }
 
     /// Waits until the server has ended by itself.
-    pub(crate) fn join(&mut self) -> Server<Probe> {
+    pub fn join(&mut self) -> Server<Probe> {
         self.thread.take().unwrap().join().expect("the loop does not panic").unwrap()
     }
 
     /// Ends it, whoever is connected; what is left can be looked at.
-    pub(crate) fn stop(&mut self) -> Server<Probe> {
+    pub fn stop(&mut self) -> Server<Probe> {
         self.remote.stop().unwrap();
         self.join()
     }
@@ -300,15 +299,15 @@ impl Drop for Running {
 }
 
 /// tungstenite's client over a blocking socket.
-pub(crate) struct Socket<S: Read + Write = TcpStream>(pub(crate) tungstenite::WebSocket<S>);
+pub struct Socket<S: Read + Write = TcpStream>(pub tungstenite::WebSocket<S>);
 
 impl Socket {
-    pub(crate) fn open(address: SocketAddr, path: &str) -> Self {
+    pub fn open(address: SocketAddr, path: &str) -> Self {
         Self::offering(address, path, &[]).unwrap()
     }
 
     /// Offers subprotocols.
-    pub(crate) fn offering(
+    pub fn offering(
         address: SocketAddr,
         path: &str,
         subprotocols: &[&str],
@@ -318,11 +317,7 @@ impl Socket {
 }
 
 impl<S: Read + Write> Socket<S> {
-    pub(crate) fn over(
-        stream: S,
-        path: &str,
-        subprotocols: &[&str],
-    ) -> Result<Self, tungstenite::Error> {
+    pub fn over(stream: S, path: &str, subprotocols: &[&str]) -> Result<Self, tungstenite::Error> {
         let uri = format!("ws://localhost{path}").parse().unwrap();
         let mut request = ClientRequestBuilder::new(uri);
         for name in subprotocols {
@@ -335,12 +330,13 @@ impl<S: Read + Write> Socket<S> {
         }
     }
 
-    pub(crate) fn says(&mut self, text: &str) {
+    pub fn says(&mut self, text: &str) {
         self.0.send(text.into()).unwrap();
     }
 
     /// The next message, control frames passed over.
-    pub(crate) fn next(&mut self) -> tungstenite::Message {
+    #[expect(clippy::should_implement_trait, reason = "it does not end")]
+    pub fn next(&mut self) -> tungstenite::Message {
         loop {
             let message = self.0.read().expect("a message comes in time");
             if !message.is_ping() && !message.is_pong() {
@@ -350,7 +346,7 @@ impl<S: Read + Write> Socket<S> {
     }
 
     /// The next message, which is text.
-    pub(crate) fn hears(&mut self) -> String {
+    pub fn hears(&mut self) -> String {
         match self.next() {
             tungstenite::Message::Text(text) => text.as_str().into(),
             other => panic!("{other:?} and not text"),
@@ -358,7 +354,7 @@ impl<S: Read + Write> Socket<S> {
     }
 
     /// The close frame that comes next, and then the end of the connection.
-    pub(crate) fn hears_close(&mut self) -> (u16, String) {
+    pub fn hears_close(&mut self) -> (u16, String) {
         let tungstenite::Message::Close(Some(frame)) = self.next() else {
             panic!("something else than a close frame with a code");
         };
@@ -367,7 +363,7 @@ impl<S: Read + Write> Socket<S> {
     }
 
     /// Closes, and goes on until the connection has ended.
-    pub(crate) fn closes(&mut self, code: u16, reason: &'static str) {
+    pub fn closes(&mut self, code: u16, reason: &'static str) {
         let frame = tungstenite::protocol::CloseFrame { code: code.into(), reason: reason.into() };
         self.0.close(Some(frame)).unwrap();
         while self.0.read().is_ok() {}
@@ -375,12 +371,12 @@ impl<S: Read + Write> Socket<S> {
 }
 
 /// The first address of a server, which is TCP.
-pub(crate) fn address(addresses: &[String]) -> SocketAddr {
+pub fn address(addresses: &[String]) -> SocketAddr {
     let (_, authority) = addresses.first().unwrap().split_once("://").unwrap();
     authority.parse().unwrap()
 }
 
-pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -389,7 +385,7 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// A request as text.
-pub(crate) fn request(method: &str, target: &str, fields: &str, content: &str) -> String {
+pub fn request(method: &str, target: &str, fields: &str, content: &str) -> String {
     let length = content.len();
     format!(
         "{method} {target} HTTP/1.1\r\nHost: localhost\r\n{fields}Content-Length: {length}\r\n\r\n\
@@ -398,7 +394,7 @@ pub(crate) fn request(method: &str, target: &str, fields: &str, content: &str) -
 }
 
 /// One request on its own connection, and all of the answer.
-pub(crate) fn http(mut stream: impl Read + Write, method: &str, to: &str, content: &str) -> String {
+pub fn http(mut stream: impl Read + Write, method: &str, to: &str, content: &str) -> String {
     stream.write_all(request(method, to, "Connection: close\r\n", content).as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -406,7 +402,7 @@ pub(crate) fn http(mut stream: impl Read + Write, method: &str, to: &str, conten
 }
 
 /// One answer with a `Content-Length`, from a connection that goes on.
-pub(crate) fn answer(stream: &mut impl Read) -> String {
+pub fn answer(stream: &mut impl Read) -> String {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(b"\r\n\r\n") {
@@ -421,17 +417,17 @@ pub(crate) fn answer(stream: &mut impl Read) -> String {
 }
 
 /// The answer's status.
-pub(crate) fn status(answer: &str) -> &str {
+pub fn status(answer: &str) -> &str {
     answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or(answer)
 }
 
 /// The answer's content.
-pub(crate) fn content(answer: &str) -> &str {
+pub fn content(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |(_, content)| content)
 }
 
 /// An opening handshake as bytes.
-pub(crate) fn opening(path: &str) -> String {
+pub fn opening(path: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -439,14 +435,14 @@ pub(crate) fn opening(path: &str) -> String {
 }
 
 /// A short frame from a client, masked with a key of zeros.
-pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     assert!(payload.len() < 126, "short frames are enough here");
     let length = u8::try_from(payload.len()).unwrap();
     [&[first, 0x80 | length, 0, 0, 0, 0], payload].concat()
 }
 
 /// Whether the peer has ended its bytes, without or with a reset.
-pub(crate) fn has_ended(stream: &mut impl Read) -> bool {
+pub fn has_ended(stream: &mut impl Read) -> bool {
     match stream.read(&mut [0; 4096]) {
         Ok(count) => count == 0,
         Err(error) => error.kind() == ErrorKind::ConnectionReset,

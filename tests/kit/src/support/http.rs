@@ -6,16 +6,16 @@ use super::{Came, Wire, show};
 
 /// One answer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) fields: Vec<(String, String)>,
-    pub(crate) content: Vec<u8>,
+pub struct Answer {
+    pub status: u16,
+    pub fields: Vec<(String, String)>,
+    pub content: Vec<u8>,
 }
 
 impl Answer {
     /// Waits for an answer. One to `HEAD` has no content, whatever its fields promise; that of an
     /// event stream is for the caller to read. An error says what came instead.
-    pub(crate) fn read(wire: &mut Wire, to_head: bool, deadline: Instant) -> Result<Self, String> {
+    pub fn read(wire: &mut Wire, to_head: bool, deadline: Instant) -> Result<Self, String> {
         let head_bytes = loop {
             let end = wire.unread.windows(4).position(|four| four == b"\r\n\r\n");
             match end {
@@ -42,7 +42,7 @@ impl Answer {
     }
 
     /// The value of a field, several of the same name joined.
-    pub(crate) fn field(&self, name: &str) -> Option<String> {
+    pub fn field(&self, name: &str) -> Option<String> {
         let values: Vec<&str> = self
             .fields
             .iter()
@@ -53,25 +53,25 @@ impl Answer {
     }
 
     /// The content as JSON.
-    pub(crate) fn json(&self) -> Result<serde_json::Value, String> {
+    pub fn json(&self) -> Result<serde_json::Value, String> {
         serde_json::from_slice(&self.content)
             .map_err(|error| format!("{} ({error})", show(&self.content)))
     }
 
     /// Whether blocks follow, without an end that was told.
-    pub(crate) fn is_event_stream(&self) -> bool {
+    pub fn is_event_stream(&self) -> bool {
         let kind = self.field("Content-Type").unwrap_or_default();
         kind.starts_with("text/event-stream") && self.field("Content-Length").is_none()
     }
 
     /// Whether the connection ends with this answer.
-    pub(crate) fn is_last(&self) -> bool {
+    pub fn is_last(&self) -> bool {
         let connection = self.field("Connection").unwrap_or_default();
         connection.split(',').any(|option| option.trim().eq_ignore_ascii_case("close"))
     }
 
     /// What is true of every answer of this server, whatever was asked.
-    pub(crate) fn check(&self, to_head: bool) -> Result<(), String> {
+    pub fn check(&self, to_head: bool) -> Result<(), String> {
         if self.status < 200 {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 //! other.
 
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -10,17 +10,17 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// See the head of this file.
-pub(crate) struct Pair {
+pub struct Pair {
     /// The certificate and its key.
     files: [String; 2],
-    pub(crate) trust: Arc<ClientConfig>,
+    pub trust: Arc<ClientConfig>,
 }
 
 impl Pair {
     /// Makes one. `name` names its files, and has to be another for each test.
-    pub(crate) fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let folder = crate::folder();
         let files = ["cert", "key"].map(|kind| folder.join(format!("{name}-{kind}.pem")));
         std::fs::write(&files[0], made.cert.pem()).unwrap();
         std::fs::write(&files[1], made.signing_key.serialize_pem()).unwrap();
@@ -29,12 +29,12 @@ impl Pair {
     }
 
     /// The flags that make the program serve with it.
-    pub(crate) fn flags(&self) -> [&str; 4] {
+    pub fn flags(&self) -> [&str; 4] {
         ["--tls-cert", &self.files[0], "--tls-key", &self.files[1]]
     }
 
     /// The first flight of a client, as bytes.
-    pub(crate) fn hello(&self) -> Vec<u8> {
+    pub fn hello(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         connection(&self.trust).write_tls(&mut bytes).unwrap();
         bytes
@@ -52,12 +52,12 @@ fn trust(file: &Path) -> Arc<ClientConfig> {
 }
 
 /// The client's side of one connection.
-pub(crate) fn connection(trust: &Arc<ClientConfig>) -> ClientConnection {
+pub fn connection(trust: &Arc<ClientConfig>) -> ClientConnection {
     ClientConnection::new(trust.clone(), ServerName::try_from("localhost").unwrap()).unwrap()
 }
 
 /// The same over a socket.
-pub(crate) fn client(
+pub fn client(
     trust: &Arc<ClientConfig>,
     socket: TcpStream,
 ) -> Box<StreamOwned<ClientConnection, TcpStream>> {

@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::Wire;
 
 /// The lines of a block in their order: name and value.
-pub(crate) type Block = Vec<(String, String)>;
+pub type Block = Vec<(String, String)>;
 
 /// Waits for a block. An error says what came instead.
-pub(crate) fn read(wire: &mut Wire, deadline: Instant) -> Result<Block, String> {
+pub fn read(wire: &mut Wire, deadline: Instant) -> Result<Block, String> {
     let end = loop {
         match wire.unread.windows(2).position(|two| two == b"\n\n") {
             Some(end) => break end + 2,
@@ -29,7 +29,7 @@ pub(crate) fn read(wire: &mut Wire, deadline: Instant) -> Result<Block, String> 
 }
 
 /// A block on one line.
-pub(crate) fn show(block: &Block) -> String {
+pub fn show(block: &Block) -> String {
     let lines: Vec<String> = block.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     lines.join(" ⏎ ")
 }

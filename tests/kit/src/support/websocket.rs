@@ -6,23 +6,23 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
 use super::{Wire, show};
 
-pub(crate) const TEXT: u8 = 1;
-pub(crate) const BINARY: u8 = 2;
-pub(crate) const CLOSE: u8 = 8;
-pub(crate) const PING: u8 = 9;
-pub(crate) const PONG: u8 = 10;
+pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
+pub const CLOSE: u8 = 8;
+pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
 /// Beside an opcode: what follows is compressed (RFC 7692 §6).
-pub(crate) const RSV1: u8 = 0x40;
+pub const RSV1: u8 = 0x40;
 
 /// The nonce of the RFC's own example (§1.3), and what has to come back for it.
-pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// The masking key of the RFC's own example (§5.7).
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// The fields that ask for a WebSocket.
-pub(crate) fn opening_fields() -> [(&'static str, &'static str); 4] {
+pub fn opening_fields() -> [(&'static str, &'static str); 4] {
     [
         ("Connection", "Upgrade"),
         ("Upgrade", "websocket"),
@@ -32,7 +32,7 @@ pub(crate) fn opening_fields() -> [(&'static str, &'static str); 4] {
 }
 
 /// A frame from a client: masked.
-pub(crate) fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
+pub fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![u8::from(fin) << 7 | opcode];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
         (Ok(length @ ..=125), _) => frame.push(0x80 | length),
@@ -51,13 +51,13 @@ pub(crate) fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The content of a close frame.
-pub(crate) fn close_payload(code: u16, reason: &[u8]) -> Vec<u8> {
+pub fn close_payload(code: u16, reason: &[u8]) -> Vec<u8> {
     [&code.to_be_bytes(), reason].concat()
 }
 
 /// What a server can send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Incoming {
+pub enum Incoming {
     Text(String),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
@@ -71,7 +71,7 @@ pub(crate) enum Incoming {
 impl Incoming {
     /// The text of a message, compressed or not.
     #[allow(dead_code, reason = "for scripts.rs")]
-    pub(crate) fn text(&self) -> Option<&str> {
+    pub fn text(&self) -> Option<&str> {
         match self {
             Incoming::Text(text) => Some(text),
             Incoming::Deflated(message) => message.text(),
@@ -82,7 +82,7 @@ impl Incoming {
 
 /// The payload of one compressed message, as long as it is short enough to be made in one go.
 #[allow(dead_code, reason = "for scripts.rs and hostile.rs")]
-pub(crate) fn deflate(message: &[u8]) -> Vec<u8> {
+pub fn deflate(message: &[u8]) -> Vec<u8> {
     let mut compress = Compress::new(Compression::best(), false);
     let mut payload = Vec::with_capacity(message.len() + 1024);
     compress.compress_vec(message, &mut payload, FlushCompress::Sync).unwrap();
@@ -124,7 +124,7 @@ impl std::fmt::Display for Incoming {
 
 /// Puts messages together from frames.
 #[derive(Default)]
-pub(crate) struct Reader {
+pub struct Reader {
     /// The opcode, with RSV1 if that was set, and the payload so far of a message that is not
     /// complete.
     unfinished: Option<(u8, Vec<u8>)>,
@@ -132,7 +132,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Waits for a message or a control frame. An error says what came instead.
-    pub(crate) fn read(&mut self, wire: &mut Wire, end: Instant) -> Result<Incoming, String> {
+    pub fn read(&mut self, wire: &mut Wire, end: Instant) -> Result<Incoming, String> {
         loop {
             let (fin, opcode, payload) = read_frame(wire, end)?;
             let (opcode, payload) = match (opcode, self.unfinished.take()) {

@@ -9,13 +9,12 @@
 //!
 //! A test that uses this needs `#![cfg(feature = "daemon")]`: there is no program without it.
 
-#[cfg(feature = "tls")]
-#[allow(dead_code, reason = "for hostile.rs and systemd.rs")]
-pub(crate) mod certificate;
-pub(crate) mod event_stream;
-pub(crate) mod http;
-pub(crate) mod websocket;
+pub mod certificate;
+pub mod event_stream;
+pub mod http;
+pub mod websocket;
 
+use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -26,46 +25,44 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that has to come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the program may take to listen or to end, on a machine that has much else to do.
 const START_MAX: Duration = Duration::from_secs(20);
 
 /// The clock of the tests.
 #[expect(clippy::disallowed_methods, reason = "a test of a real program is in real time")]
-pub(crate) fn now() -> Instant {
+pub fn now() -> Instant {
     Instant::now()
 }
 
 /// The program, running.
-pub(crate) struct Server {
-    pub(crate) child: Child,
-    pub(crate) said: Arc<Said>,
+pub struct Server {
+    pub child: Child,
+    pub said: Arc<Said>,
     collector: Option<JoinHandle<()>>,
     doors: Vec<Door>,
 }
 
 /// Where the program listens.
 #[derive(Clone, Debug)]
-pub(crate) enum Door {
+pub enum Door {
     Tcp(SocketAddr),
     Unix(PathBuf),
     /// TCP with TLS, for those who trust its certificate.
-    #[cfg(feature = "tls")]
-    #[allow(dead_code, reason = "for hostile.rs and systemd.rs")]
     Tls(SocketAddr, Arc<rustls::ClientConfig>),
 }
 
 /// What the program has written to its standard error so far.
 #[derive(Default)]
-pub(crate) struct Said {
+pub struct Said {
     lines: Mutex<(Vec<String>, bool)>,
     more: Condvar,
 }
 
 impl Said {
     /// Waits until `wanted` has an answer for the lines and whether they have ended.
-    pub(crate) fn wait<T>(
+    pub fn wait<T>(
         &self,
         patience: Duration,
         mut wanted: impl FnMut(&[String], bool) -> Option<T>,
@@ -82,19 +79,19 @@ impl Said {
 
 impl Server {
     /// Starts the program with these flags, on a free port of the loopback unless they say where.
-    pub(crate) fn start(flags: &[&str]) -> Server {
+    pub fn start(flags: &[&str]) -> Server {
         Server::try_start(flags).unwrap_or_else(|(status, stderr)| {
             panic!("pousse {} ended at once, {status}:\n{stderr}", flags.join(" "))
         })
     }
 
     /// The same; if the program ends instead of listening: how, and what it said.
-    pub(crate) fn try_start(flags: &[&str]) -> Result<Server, (ExitStatus, String)> {
-        Server::try_start_by(program(env!("CARGO_BIN_EXE_pousse")), flags)
+    pub fn try_start(flags: &[&str]) -> Result<Server, (ExitStatus, String)> {
+        Server::try_start_by(program(crate::program()), flags)
     }
 
     /// The same of a command that becomes the program with these flags.
-    pub(crate) fn try_start_by(
+    pub fn try_start_by(
         mut command: Command,
         flags: &[&str],
     ) -> Result<Server, (ExitStatus, String)> {
@@ -113,10 +110,7 @@ impl Server {
     }
 
     /// The same of a command that becomes the program, with so many start lines.
-    pub(crate) fn spawn(
-        command: &mut Command,
-        listeners: usize,
-    ) -> Result<Server, (ExitStatus, String)> {
+    pub fn spawn(command: &mut Command, listeners: usize) -> Result<Server, (ExitStatus, String)> {
         let mut child = command.spawn().expect("the program that cargo built can be started");
         let stderr = child.stderr.take().expect("it was asked for");
         let said = Arc::new(Said::default());
@@ -140,13 +134,33 @@ impl Server {
         Ok(server)
     }
 
+    /// Starts the program with so many descriptors and no more.
+    pub fn start_with_descriptors(descriptors: usize, flags: &[&str]) -> Server {
+        let mut command = program("/bin/sh");
+        let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script]).arg(crate::program());
+        Server::try_start_by(command, flags).unwrap_or_else(|(status, stderr)| {
+            panic!("pousse {} ended at once, {status}:\n{stderr}", flags.join(" "))
+        })
+    }
+
+    /// The name under which the system knows it.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets this much time go by, unless it ends.
+    pub fn waits(&self, time: Duration) {
+        self.said.wait(time, |_, ended| ended.then_some(()));
+    }
+
     /// Where it listens, in the order of its start lines.
-    pub(crate) fn doors(&self) -> &[Door] {
+    pub fn doors(&self) -> &[Door] {
         &self.doors
     }
 
     /// `127.0.0.1:PORT`, as it belongs in `Host`; `localhost` if it listens on no TCP port.
-    pub(crate) fn authority(&self) -> String {
+    pub fn authority(&self) -> String {
         let tcp = self.doors.iter().find_map(|door| match door {
             Door::Tcp(address) => Some(address.to_string()),
             _ => None,
@@ -155,12 +169,12 @@ impl Server {
     }
 
     /// Everything it has said on standard error so far.
-    pub(crate) fn stderr(&self) -> String {
+    pub fn stderr(&self) -> String {
         self.said.wait(Duration::ZERO, |lines, _| Some(lines.join("\n"))).unwrap_or_default()
     }
 
     /// Whether a line with this text comes on standard error, or has come.
-    pub(crate) fn says(&self, text: &str) -> bool {
+    pub fn says(&self, text: &str) -> bool {
         self.said
             .wait(PATIENCE, |lines, ended| {
                 let found = lines.iter().any(|line| line.contains(text));
@@ -170,19 +184,19 @@ impl Server {
     }
 
     /// Sends it a signal.
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("it is our child and not yet waited for");
     }
 
     /// Waits for its end. `None`: it still runs.
-    pub(crate) fn wait(&mut self) -> Option<ExitStatus> {
+    pub fn wait(&mut self) -> Option<ExitStatus> {
         self.said.wait(START_MAX, |_, ended| ended.then_some(()))?;
         Some(self.child.wait().expect("it is our child"))
     }
 
     /// Whether it still runs.
-    pub(crate) fn is_running(&mut self) -> bool {
+    pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 }
@@ -200,7 +214,7 @@ impl Drop for Server {
 
 /// A program that is to be started with nothing of the tester's own settings; but coverage counters
 /// must find their file.
-pub(crate) fn program(path: &str) -> Command {
+pub fn program(path: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(path);
     command.env_clear();
     command.envs(std::env::vars_os().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
@@ -210,8 +224,7 @@ pub(crate) fn program(path: &str) -> Command {
 
 /// Says what is missing, past the test runner that keeps the words of tests that pass; where
 /// nothing may be skipped, it fails.
-#[allow(dead_code, reason = "for unit.rs and proxy.rs")]
-pub(crate) fn skip(missing: &str) {
+pub fn skip(missing: &str) {
     let is_required = std::env::var("POUSSE_TEST_REQUIRE").is_ok_and(|it| it == "all");
     assert!(!is_required, "{missing}");
     let name = std::thread::current().name().unwrap_or_default().to_owned();
@@ -256,23 +269,22 @@ fn door(line: &str) -> Option<Door> {
 }
 
 /// One connection: bytes there, bytes back, and never a wait without an end.
-pub(crate) struct Wire {
+pub struct Wire {
     stream: Stream,
     /// What has come and was not yet looked at.
-    pub(crate) unread: Vec<u8>,
+    pub unread: Vec<u8>,
     ended: bool,
 }
 
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
-    #[cfg(feature = "tls")]
     Tls(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
 }
 
 /// What a bounded wait brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Came {
+pub enum Came {
     /// `unread` has grown.
     More,
     /// The peer's bytes have ended, in order or by a reset.
@@ -287,7 +299,6 @@ macro_rules! on_stream {
         match $stream {
             Stream::Tcp($name) => $call,
             Stream::Unix($name) => $call,
-            #[cfg(feature = "tls")]
             Stream::Tls($name) => $call,
         }
     };
@@ -299,7 +310,6 @@ macro_rules! on_socket {
         match $stream {
             Stream::Tcp($name) => $call,
             Stream::Unix($name) => $call,
-            #[cfg(feature = "tls")]
             Stream::Tls(tls) => {
                 let $name = &tls.sock;
                 $call
@@ -310,7 +320,7 @@ macro_rules! on_socket {
 
 impl Wire {
     /// Connects. What TLS needs before is said with the first bytes.
-    pub(crate) fn connect(door: &Door) -> Wire {
+    pub fn connect(door: &Door) -> Wire {
         let tcp = |address| {
             let stream = TcpStream::connect_timeout(address, PATIENCE)?;
             stream.set_nodelay(true).expect("an open TCP socket takes this option");
@@ -319,7 +329,6 @@ impl Wire {
         let stream = match door {
             Door::Tcp(address) => tcp(address).map(Stream::Tcp),
             Door::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
-            #[cfg(feature = "tls")]
             Door::Tls(address, trust) => {
                 tcp(address).map(|stream| Stream::Tls(certificate::client(trust, stream)))
             }
@@ -332,26 +341,24 @@ impl Wire {
     }
 
     /// Sends all of it, in one write where the system takes it.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         on_stream!(&mut self.stream, s => s.write_all(bytes))
     }
 
     /// Says that nothing more will be sent; what comes can still be read.
-    pub(crate) fn finish(&mut self) -> io::Result<()> {
+    pub fn finish(&mut self) -> io::Result<()> {
         on_socket!(&self.stream, s => s.shutdown(Shutdown::Write))
     }
 
     /// Ends it by a reset (`SO_LINGER` of 0): what is on its way is thrown away at both ends.
-    #[allow(dead_code, reason = "for hostile.rs")]
-    pub(crate) fn reset(self) {
+    pub fn reset(self) {
         use rustix::net::sockopt::set_socket_linger;
         on_socket!(&self.stream, s => set_socket_linger(s, Some(Duration::ZERO))
             .expect("an open socket takes this option"));
     }
 
     /// Takes one byte, if one has come; whether one has.
-    #[allow(dead_code, reason = "for hostile.rs")]
-    pub(crate) fn fill_one(&mut self) -> bool {
+    pub fn fill_one(&mut self) -> bool {
         let mut byte = [0];
         let soon = Some(Duration::from_millis(1));
         on_socket!(&self.stream, s => s.set_read_timeout(soon).expect("it is not zero"));
@@ -362,8 +369,7 @@ impl Wire {
 
     /// Sends what the other end takes, and waits no more than a moment for it to take some; how
     /// many bytes that was.
-    #[allow(dead_code, reason = "for hostile.rs")]
-    pub(crate) fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let patience = |wire: &Self, time| {
             on_socket!(&wire.stream, s => s.set_write_timeout(Some(time))).expect("it is not zero");
         };
@@ -377,7 +383,7 @@ impl Wire {
     }
 
     /// Waits until something comes, at the longest until `deadline`.
-    pub(crate) fn fill(&mut self, deadline: Instant) -> Came {
+    pub fn fill(&mut self, deadline: Instant) -> Came {
         if self.ended {
             return Came::End;
         }
@@ -400,8 +406,21 @@ impl Wire {
         Came::End
     }
 
+    /// Whether bytes are there or come, before the end.
+    #[track_caller]
+    pub fn fill_or_has(&mut self) -> bool {
+        if !self.unread.is_empty() {
+            return true;
+        }
+        match self.fill(now() + 2 * PATIENCE) {
+            Came::More => true,
+            Came::End => false,
+            Came::Nothing => panic!("neither bytes nor the end"),
+        }
+    }
+
     /// Waits until there are `count` bytes to be read. An error says what came instead.
-    pub(crate) fn need(&mut self, count: usize, deadline: Instant) -> Result<(), String> {
+    pub fn need(&mut self, count: usize, deadline: Instant) -> Result<(), String> {
         while self.unread.len() < count {
             match self.fill(deadline) {
                 Came::More => {}
@@ -415,14 +434,14 @@ impl Wire {
     }
 
     /// Takes the first `count` of the bytes that have come.
-    pub(crate) fn take(&mut self, count: usize) -> Vec<u8> {
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
         let rest = self.unread.split_off(count);
         std::mem::replace(&mut self.unread, rest)
     }
 }
 
 /// Bytes as a person can read them: as text if they are some, else in hex; the rest is counted.
-pub(crate) fn show(bytes: &[u8]) -> String {
+pub fn show(bytes: &[u8]) -> String {
     const SHOWN_MAX: usize = 400;
     let (shown, rest) = bytes.split_at(bytes.len().min(SHOWN_MAX));
     let is_text = |byte: &u8| *byte >= b' ' || byte.is_ascii_whitespace();
