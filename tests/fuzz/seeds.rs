@@ -262,6 +262,16 @@ fn more(seeds: &mut Seeds) {
             add(seeds, "forwarded", said.as_bytes(), &[at as u8, own_line, text.len() as u8]);
         }
     }
+    for size in [126, 127, 128, 129] {
+        let long = "k".repeat(size);
+        for command in [
+            format!(r#"{{"publish":"a","data":"x","key":"{long}"}}"#),
+            format!(r#"{{"subscribe":"a","after":"7-1","ref":"{long}"}}"#),
+            format!(r#"{{"unsubscribe":"{long}","ref":-1.50e+1}}"#),
+        ] {
+            add(seeds, "commands", command.as_bytes(), &[]);
+        }
+    }
     for line in ["http://EXAMPLE.org.:80", "https://[::1]:443", "null", "file://", "http://a:"] {
         add(seeds, "origins", [line, "\n", line, "\nexample.org"].concat().as_bytes(), &[1]);
     }
