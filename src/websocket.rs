@@ -177,7 +177,7 @@ impl WebSocket {
                 self.partial = None;
             }
             if let Some(incoming) = incoming {
-                if !matches!(incoming, Incoming::Text(_) | Incoming::Binary(_)) {
+                if matches!(incoming, Incoming::Ping(_) | Incoming::Pong | Incoming::Close(..)) {
                     self.count_control(limits, now)?;
                 }
                 return Ok(Some(incoming));

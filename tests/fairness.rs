@@ -17,7 +17,7 @@ use common::{
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use pousse::{
-    After, CloseCode, Config, ConnId, Context, Counters, Handler, Message, PublishError,
+    After, CloseCode, Config, ConnId, Context, Counters, Handler, Message, PublishError, Reason,
     RemoteError, SendError, Server, SubscribeError,
 };
 
@@ -574,7 +574,6 @@ fn a_thousand_waiters_are_answered_by_one_publish_that_is_encoded_once() {
 // One encoding for all of a kind.
 
 /// A reader's request, once it is a reader.
-#[cfg(feature = "v1")]
 fn reads(table: &mut Table<Quiet>, request: &str) -> TcpStream {
     let peer = connect(table.address);
     (&peer).write_all(request.as_bytes()).unwrap();
@@ -645,5 +644,193 @@ fn one_publish_to_a_thousand_readers_of_every_kind_is_encoded_once_for_each_kind
             let heard = hears_until(peer, &wanted[*kind]);
             assert_eq!(heard.matches("Bonjour").count(), 1, "{heard}");
         }
+    }
+}
+
+// One compression for all of a window.
+
+/// An opening handshake that offers to compress, with this behind the offer.
+#[cfg(feature = "deflate")]
+fn offering(path: &str, parameters: &str) -> String {
+    let offer = format!("Sec-WebSocket-Extensions: permessage-deflate{parameters}\r\nUpgrade: w");
+    opening(path).replace("Upgrade: w", &offer)
+}
+
+/// A message compressed as a client would, in one frame.
+#[cfg(feature = "deflate")]
+fn deflated(first: u8, message: &[u8]) -> Vec<u8> {
+    let mut compress = flate2::Compress::new(flate2::Compression::best(), false);
+    let mut payload = Vec::with_capacity(message.len() + 64);
+    compress.compress_vec(message, &mut payload, flate2::FlushCompress::Sync).unwrap();
+    payload.truncate(payload.len() - 4);
+    if payload.len() < 126 {
+        return frame(0x40 | first, &payload);
+    }
+    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[0x40 | first, 0x80 | 126][..], &length, &[0; 4], &payload].concat()
+}
+
+/// The next message, and whether it came compressed; the head of an answer is passed over.
+#[cfg(feature = "deflate")]
+fn hears_deflated(peer: &mut TcpStream) -> (bool, String) {
+    let mut head = [0; 2];
+    peer.read_exact(&mut head).unwrap();
+    if head == *b"HT" {
+        answer(peer);
+        return hears_deflated(peer);
+    }
+    assert_eq!(head[0] & 0xbf, 0x81, "whole text");
+    let mut length = [0; 2];
+    let length = match head[1] {
+        126 => {
+            peer.read_exact(&mut length).unwrap();
+            u16::from_be_bytes(length)
+        }
+        short => short.into(),
+    };
+    let mut payload = vec![0; length.into()];
+    peer.read_exact(&mut payload).unwrap();
+    let is_deflated = head[0] & 0x40 != 0;
+    if is_deflated {
+        let mut inflated = Vec::with_capacity(1 << 16);
+        payload.extend([0, 0, 0xff, 0xff]);
+        let mut decompress = flate2::Decompress::new(false);
+        let flush = flate2::FlushDecompress::Sync;
+        decompress.decompress_vec(&payload, &mut inflated, flush).unwrap();
+        payload = inflated;
+    }
+    (is_deflated, String::from_utf8(payload).unwrap())
+}
+
+/// So many bytes of JSON.
+#[cfg(feature = "deflate")]
+fn json(length: usize) -> String {
+    let line = |number: usize| format!("{{\"id\":{number},\"price\":{}}},", number * 7919 % 1000);
+    let mut json: String = (0..length).map(line).take(length / 16).collect();
+    json.truncate(length);
+    json
+}
+
+#[test]
+#[cfg(feature = "deflate")]
+fn one_publish_to_a_thousand_readers_who_compress_is_compressed_once_for_each_window() {
+    let requests =
+        [offering("/websocket", ""), offering("/websocket", "; server_max_window_bits=9")];
+    // In one turn, and in as many as there are readers.
+    for (windows, readers, time) in
+        [(1, 1024, PATIENCE), (2, 1024, PATIENCE), (2, 1, Duration::from_millis(1))]
+    {
+        let change = move |config: &mut Config| {
+            config.limits.turn_readers = readers;
+            config.limits.turn_time = time;
+        };
+        let mut table = Table::new(change, Quiet);
+        let mut peers: Vec<_> =
+            (0..1000).map(|number| reads(&mut table, &requests[number % windows])).collect();
+        table.settle();
+        let before = table.counters();
+        let text = json(4096);
+        table.server.context().broadcast(&text).unwrap();
+        table.settle();
+        let after = table.counters();
+        assert_eq!(after.deflated_15 - before.deflated_15, 1);
+        assert_eq!(after.deflated_9 - before.deflated_9, windows as u64 - 1);
+        assert_eq!(after.delivered - before.delivered, 1000);
+        assert_eq!(after.writes - before.writes, 1000);
+        let written = after.written_bytes - before.written_bytes;
+        assert!(written < 2_000_000, "{written} bytes in place of 4 MB");
+        for peer in &mut peers {
+            assert!(hears_deflated(peer) == (true, text.clone()));
+        }
+        // Who comes later finds it compressed.
+        let late = offering("/websocket?after=earliest", "");
+        let mut late = reads(&mut table, &late);
+        table.settle();
+        assert!(hears_deflated(&mut late) == (true, text));
+        assert_eq!(table.counters().deflated_15, after.deflated_15);
+    }
+}
+
+#[test]
+#[cfg(all(feature = "deflate", feature = "v1"))]
+fn several_messages_are_joined_compressed_as_well_in_text_mode_and_in_pousse_v1() {
+    let session = offering("/websocket?topic=general", "")
+        .replace("Upgrade: w", "Sec-WebSocket-Protocol: pousse.v1\r\nUpgrade: w");
+    let mut table = Table::new(|_| {}, Quiet);
+    let requests = [offering("/websocket", ""), session, opening("/websocket")];
+    let mut peers: Vec<_> =
+        (0..30).map(|number| (number % 3, reads(&mut table, &requests[number % 3]))).collect();
+    table.settle();
+    let before = table.counters();
+    let noise: String = (0..600_u64)
+        .flat_map(|it| it.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes())
+        .map(|byte| char::from(b'!' + byte % 90))
+        .collect();
+    let texts = [json(2000), "short".to_owned(), json(3000), noise];
+    for text in &texts {
+        table.server.context().broadcast(text).unwrap();
+    }
+    table.settle();
+    let after = table.counters();
+    assert_eq!(after.deflated_15 - before.deflated_15, 2 * 3, "not what is short");
+    assert_eq!(after.writes - before.writes, 30);
+    for (kind, peer) in &mut peers {
+        if *kind == 1 {
+            assert!(hears_deflated(peer).1.contains("hello"));
+            assert!(hears_deflated(peer).1.contains("subscribed"));
+        }
+        for (number, text) in texts.iter().enumerate() {
+            let (is_deflated, heard) = hears_deflated(peer);
+            assert_eq!(is_deflated, *kind != 2 && number != 1);
+            let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+            let is_it = if *kind == 1 { heard.contains(&escaped) } else { heard == *text };
+            assert!(is_it, "{heard}\n{text}");
+        }
+    }
+}
+
+#[test]
+#[cfg(feature = "deflate")]
+fn what_is_sent_to_one_client_is_compressed_for_it_if_it_is_long_enough() {
+    let server = Running::new(echo);
+    let mut peer = server.connect();
+    peer.write_all(offering("/websocket", "; server_max_window_bits=12").as_bytes()).unwrap();
+    peer.write_all(&deflated(0x81, json(1024).as_bytes())).unwrap();
+    assert!(hears_deflated(&mut peer) == (true, json(1024)));
+    peer.write_all(&deflated(0x81, &[b'a'; 1023])).unwrap();
+    assert!(hears_deflated(&mut peer) == (false, "a".repeat(1023)));
+    let counters = server.counters();
+    assert_eq!((counters.deflated_9, counters.deflated_15), (1, 0));
+    assert_eq!((counters.inflated, counters.inflated_bytes), (2, 2047));
+    assert_eq!(counters.deflated_from_bytes, 1024);
+    assert!(counters.deflated_to_bytes < 1024 && counters.inflated_from_bytes < 1024);
+    // Who has not offered it gets it as it is, and so does who may not have it.
+    let mut other = server.open("/websocket");
+    other.says(&json(2000));
+    assert_eq!(other.hears(), json(2000));
+    assert_eq!(server.counters().deflated_9, 1);
+}
+
+#[test]
+#[cfg(feature = "deflate")]
+fn a_few_bytes_that_become_many_are_as_many_as_are_read_in_a_turn_and_then_somebody_else_is_heard()
+{
+    // As many as pass the limit, and shorter ones; so many messages a turn.
+    for (length, a_turn) in [(65_536, 1), (32_768, 2), (1024, 61)] {
+        let mut table = Table::new(|config| config.limits.turn_time = PATIENCE, Quiet);
+        let mut peer = connect(table.address);
+        let bombs = deflated(0x82, &vec![0; length]).repeat(300);
+        assert!(bombs.len() < 60_000, "they come with one read");
+        peer.write_all(&[offering("/websocket", "").into_bytes(), bombs].concat()).unwrap();
+        let (mut heard, mut most) = (0, 0);
+        while heard < 300 {
+            table.server.turn(Some(PATIENCE)).unwrap();
+            let counters = table.counters();
+            assert!(Reason::ALL.iter().all(|it| counters.refused(*it) == 0), "{counters}");
+            most = most.max(counters.received - heard);
+            heard = counters.received;
+            assert_eq!(counters.inflated_bytes, heard * length as u64);
+        }
+        assert_eq!(most, a_turn, "messages of {length} bytes");
     }
 }

@@ -24,6 +24,9 @@
 mod bystander;
 #[path = "hostile/crowds.rs"]
 mod crowds;
+#[cfg(feature = "deflate")]
+#[path = "hostile/deflate.rs"]
+mod deflate;
 #[path = "hostile/descriptors.rs"]
 mod descriptors;
 #[path = "hostile/endings.rs"]

@@ -49,6 +49,8 @@ fn skip(what: &str) {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Idle {
     Text,
+    /// The same, and what it is sent is compressed.
+    Deflated,
     Session,
     EventStream,
     /// One that reads several topics.
@@ -61,6 +63,10 @@ impl Idle {
     fn request(self) -> String {
         match self {
             Idle::Text => opening("/websocket"),
+            Idle::Deflated => opening("/websocket").replace(
+                "Upgrade: w",
+                "Sec-WebSocket-Extensions: permessage-deflate\r\nUpgrade: w",
+            ),
             Idle::Session => opening("/websocket?topic=general")
                 .replace("Upgrade: w", "Sec-WebSocket-Protocol: pousse.v1\r\nUpgrade: w"),
             Idle::EventStream => {
@@ -77,7 +83,7 @@ impl Idle {
     /// What it hears until it has nothing more to hear ends with this.
     fn last_words(self) -> Option<&'static str> {
         match self {
-            Idle::Text => Some("\r\n\r\n"),
+            Idle::Text | Idle::Deflated => Some("\r\n\r\n"),
             Idle::Session => Some("\"readers\":"),
             Idle::EventStream | Idle::Merged => Some("id: "),
             Idle::LongPoll => None,
@@ -131,11 +137,55 @@ fn a_reader_at_rest_is_within_its_bound_on_every_transport() {
         return skip("1,000 readers in one process need 2,200 descriptors (ulimit -Hn 20000)");
     }
     let slot = size_of::<pousse::seam::Client>().next_multiple_of(8) + 8;
-    for idle in [Idle::Text, Idle::Session, Idle::EventStream, Idle::LongPoll] {
+    let all = [Idle::Text, Idle::Deflated, Idle::Session, Idle::EventStream, Idle::LongPoll];
+    let heap = all.map(|idle| {
         let heap = heap_bytes(idle);
         println!("{idle:?}: a slot of {slot} bytes and {heap} on the heap");
         assert!(slot + heap <= BYTES_MAX, "{idle:?}: {slot} and {heap}");
+        heap
+    });
+    // Lists that double make a byte or two of it.
+    assert!(heap[1].abs_diff(heap[0]) < 8, "compression keeps nothing of a client's");
+}
+
+#[test]
+#[cfg(feature = "deflate")]
+fn a_client_with_whom_compression_is_in_use_keeps_nothing_of_it() {
+    let _alone = alone();
+    if descriptors() < 500 {
+        return skip("200 readers in one process need 500 descriptors");
     }
+    let mut table = Table::new();
+    table.open(Idle::Deflated, 200);
+    let text = "{\"price\":1234},".repeat(300);
+    // Sent "Hello" compressed (RFC 7692 §7.2.3.1), everyone hears as much; and all hear the text.
+    let hello = frame(0xc1, b"\xf2\x48\xcd\xc9\xc9\x07\x00");
+    let use_it = |table: &mut Table| {
+        for _ in 0..20 {
+            table.server.context().broadcast(&text).unwrap();
+            table.settle();
+            table.hear_out();
+        }
+        let inflated = table.server.context().counters().inflated;
+        for peer in &mut table.peers {
+            peer.write_all(&hello).unwrap();
+        }
+        while table.server.context().counters().inflated < inflated + 200 {
+            table.server.turn(Some(PATIENCE)).unwrap();
+        }
+        table.settle();
+        table.hear_out();
+    };
+    use_it(&mut table);
+    let counters = table.server.context().counters().clone();
+    assert_eq!((counters.deflated_15, counters.inflated), (20, 200));
+    let region = Region::new(GLOBAL);
+    use_it(&mut table);
+    let change = region.change();
+    let grown = change.bytes_allocated.saturating_sub(change.bytes_deallocated);
+    println!("200 clients sent and heard compressed messages, and {grown} bytes are kept");
+    // What the last messages are kept as is there already; lists grow now and then.
+    assert!(grown < 200, "{grown} bytes");
 }
 
 // Resident memory.
@@ -345,6 +395,35 @@ fn is_delivered_without_an_allocation(idle: Idle) {
 #[test]
 fn a_message_is_delivered_without_an_allocation() {
     is_delivered_without_an_allocation(Idle::Text);
+}
+
+#[test]
+#[cfg(feature = "deflate")]
+fn a_server_with_whom_nobody_compresses_makes_nothing_to_compress_with() {
+    let _alone = alone();
+    let mut table = Table::new();
+    table.open(Idle::Text, 2);
+    let text = "Bonjour".repeat(1000);
+    let publish = |table: &mut Table| {
+        for _ in 0..20 {
+            table.server.context().broadcast(&text).unwrap();
+            table.settle();
+            table.hear_out();
+        }
+    };
+    publish(&mut table);
+    let grown = |table: &mut Table| {
+        let region = Region::new(GLOBAL);
+        publish(table);
+        let change = region.change();
+        change.bytes_allocated.saturating_sub(change.bytes_deallocated)
+    };
+    let without = grown(&mut table);
+    table.open(Idle::Deflated, 1);
+    let with = grown(&mut table);
+    println!("{without} bytes more without, {with} with one who compresses");
+    assert!(without < 1024 && with > 100_000, "{without} and {with}");
+    assert!(with < 1 << 20, "one deflater");
 }
 
 #[test]
