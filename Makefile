@@ -27,6 +27,7 @@ check: ## what a change has to pass beside the tests: form, lints, docs, each fe
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --lib --no-default-features -- -D warnings
+	$(CARGO) clippy --lib --no-default-features --features deflate -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features files -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features tls -- -D warnings
 	$(CARGO) clippy --lib --no-default-features --features v1 -- -D warnings

@@ -29,6 +29,9 @@ const BYTES_MIN: usize = 1024;
 /// Messages above this length are not: the loop would stand still for too long.
 const BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes compressed in one turn, and one message more.
+pub(crate) const TURN_BYTES: usize = 1024 * 1024;
+
 /// Bytes taken out at once.
 #[cfg(feature = "deflate")]
 const PIECE_BYTES: usize = 16 * 1024;

@@ -16,7 +16,6 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::deflate;
 use crate::id::EntryId;
 use crate::json::push_string;
 use crate::log::Log;
@@ -48,10 +47,11 @@ pub(crate) fn form(log: &Log, topic: &Topic, entry: &Entry, form: Form) -> Bytes
     })
 }
 
-/// Compresses the entry for all who take it in this form, unless that was done before.
+/// Compresses the entry for all who take it in this form, unless that was done before, or too much
+/// was compressed in this turn: then it leaves as it is.
 pub(crate) fn deflate(log: &Log, topic: &Topic, entry: &Entry, form: Form, turn: &mut Turn) {
     let (plain, Some(window)) = form.plain() else { return };
-    if !deflate::is_worth(entry.payload().len()) || entry.deflated(form).is_some() {
+    if entry.deflated(form).is_some() || !turn.may_deflate(entry.payload().len()) {
         return;
     }
     let Turn { deflate, counters, .. } = turn;
@@ -275,6 +275,29 @@ mod tests {
             log.clear(number);
             assert_eq!(log.bytes(), 0);
         }
+    }
+
+    #[test]
+    #[cfg(feature = "deflate")]
+    fn a_turn_compresses_so_much_and_what_comes_after_leaves_as_it_is() {
+        let content = "Bonjour, ".repeat(5000);
+        let (mut turn, mut log, number) = one(content.as_str().into());
+        for _ in 1..40 {
+            log.append("g", content.as_str().into(), None, Tick(0)).unwrap();
+        }
+        let form = Form::FrameDeflated(Window::Fifteen);
+        let compressed = |turn: &mut Turn| {
+            let topic = log.topic(number);
+            topic.after(0).for_each(|entry| deflate(&log, topic, entry, form, turn));
+            let pieces = topic.after(0).map(|entry| super::form(&log, topic, entry, form));
+            let plain = pieces.filter(|piece| piece[0] == 0x81).count() as u64;
+            assert_eq!(turn.counters.deflated_15 + plain, 40);
+            turn.counters.deflated_15
+        };
+        assert_eq!(compressed(&mut turn), 24, "1 MiB and the message that passes it");
+        assert_eq!(compressed(&mut turn), 24);
+        turn.begin(Tick(1), 0);
+        assert_eq!(compressed(&mut turn), 40);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use tungstenite::protocol::frame::coding::{CloseCode, Control};
 
 use crate::cursor::Cursor;
-use crate::deflate::{self, Window};
+use crate::deflate::Window;
 use crate::error::SendError;
 use crate::event::Event;
 use crate::exchange::Upgrade;
@@ -112,6 +112,7 @@ impl Live {
         out: &mut Outgoing,
         turn: &mut Turn,
     ) -> Heard<'s> {
+        turn.inflated_bytes = 0;
         loop {
             let received = self.frames.receive(input, &turn.limits, turn.now);
             let received = received.and_then(|incoming| match incoming {
@@ -236,7 +237,8 @@ impl Live {
 
     /// Puts a message into the outbox, compressed if that was agreed on and gains something.
     fn put(&self, kind: Kind, payload: &[u8], out: &mut Outgoing, turn: &mut Turn) {
-        if let Some(window) = self.deflate.filter(|_| deflate::is_worth(payload.len()))
+        if let Some(window) = self.deflate
+            && turn.may_deflate(payload.len())
             && let Some(frame) = turn.deflate.frame((kind, payload), window, &mut turn.counters)
         {
             return out.outbox(turn).push(frame.into());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::config::{Config, Limits};
-use crate::deflate::Deflate;
+use crate::deflate::{self, Deflate};
 use crate::id::ConnId;
 use crate::metrics::Counters;
 use crate::origin::Origins;
@@ -40,8 +40,10 @@ pub struct Turn {
     handshakes_left: usize,
     /// What messages are compressed with, and taken out.
     pub(crate) deflate: Deflate,
-    /// Bytes taken out since it was last asked what messages cost.
-    inflated_bytes: u64,
+    /// Bytes that may still be compressed in this turn.
+    deflate_left: usize,
+    /// Bytes that this client's messages were taken out to, since it was last asked what they cost.
+    pub(crate) inflated_bytes: u64,
     /// Room for a content that is put together before its length can be written.
     pub(crate) content: Vec<u8>,
     unix_s: u64,
@@ -73,6 +75,7 @@ impl Turn {
             origins,
             handshakes_left: config.limits.turn_handshakes,
             deflate: Deflate::default(),
+            deflate_left: deflate::TURN_BYTES,
             inflated_bytes: 0,
             content: Vec::new(),
             unix_s: 0,
@@ -88,6 +91,7 @@ impl Turn {
         self.number += 1;
         self.unix_s = unix_s;
         self.handshakes_left = self.limits.turn_handshakes;
+        self.deflate_left = deflate::TURN_BYTES;
     }
 
     /// Whether one more step of a handshake fits into this turn; it is counted.
@@ -95,6 +99,16 @@ impl Turn {
         let left = self.handshakes_left.checked_sub(1);
         self.handshakes_left = left.unwrap_or(0);
         left.is_some()
+    }
+
+    /// Whether a message of this length is to be compressed now; it is counted. What is too much
+    /// for a turn leaves as it is.
+    pub(crate) fn may_deflate(&mut self, bytes: usize) -> bool {
+        let may = deflate::is_worth(bytes) && self.deflate_left > 0;
+        if may {
+            self.deflate_left = self.deflate_left.saturating_sub(bytes);
+        }
+        may
     }
 
     /// What came, taken out if it is compressed.
@@ -114,7 +128,7 @@ impl Turn {
     pub(crate) fn messages_left(&mut self, left: u32) -> u32 {
         let inflated = std::mem::take(&mut self.inflated_bytes);
         let share = (self.limits.turn_messages as u64).saturating_mul(inflated);
-        let cost = 1 + share / (self.limits.turn_read as u64).max(1);
+        let cost = (share / (self.limits.turn_read as u64).max(1)).saturating_add(1);
         left.saturating_sub(u32::try_from(cost).unwrap_or(u32::MAX))
     }
 

@@ -76,6 +76,7 @@ pub(crate) fn summary(settings: &Settings) -> String {
     config.hosts.iter().for_each(|host| say("host", host));
     config.deny.iter().for_each(|network| say("deny", network));
     config.trusted_proxies.iter().for_each(|network| say("trust-proxy", network));
+    say("deflate", if config.deflate { &"on" } else { &"off" });
     let default = Limits::default();
     for limit in LIMITS {
         let value = (limit.show)(&config.limits);

@@ -229,6 +229,27 @@ fn what_this_build_does_not_have_yet_is_said_and_not_passed_over() {
 }
 
 #[test]
+fn whether_it_compresses_is_on_or_off() {
+    refused(&mut pousse(&["--deflate", "maybe"]), 64, &["--deflate is on or off", "\"maybe\""]);
+    refused(pousse(&[]).env("POUSSE_DEFLATE", "1"), 78, &["POUSSE_DEFLATE is on or off"]);
+    let has_line = |command: &mut Command, line: &str| {
+        let lines = checked(command);
+        assert!(lines.iter().any(|it| it == line), "{lines:?}");
+    };
+    has_line(&mut pousse(&["--check", "--deflate", "off"]), "deflate off");
+    if cfg!(feature = "deflate") {
+        has_line(&mut pousse(&["--check"]), "deflate on");
+        let path = file("deflate.conf", "deflate = off\n");
+        has_line(&mut pousse(&["--check", "--config", &path]), "deflate off");
+        has_line(&mut pousse(&["--check", "--config", &path, "--deflate", "on"]), "deflate on");
+    } else {
+        has_line(&mut pousse(&["--check"]), "deflate off");
+        let words = ["--deflate cannot be on", "lacks the feature `deflate`"];
+        refused(&mut pousse(&["--deflate", "on"]), 64, &words);
+    }
+}
+
+#[test]
 fn networks_are_checked_when_they_are_given() {
     for flag in ["--deny", "--trust-proxy"] {
         refused(&mut pousse(&[flag, "10.0.0.0/33"]), 64, &[flag, "such as 192.0.2.0/24"]);

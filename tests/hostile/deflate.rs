@@ -49,7 +49,8 @@ fn compressed_garbage_is_refused_and_the_next_client_is_served_by_the_same_infla
 /// server's heap at its highest.
 fn flood(what: &str, piece: &[u8], flags: &[&str]) -> u64 {
     let mut target = Target::start(flags);
-    target.margin = 2 << 20;
+    // The history of one topic, what compresses, and what the allocator keeps of both.
+    target.margin = 4 << 20;
     let most = target.withstands(what, |target| {
         let most = AtomicU64::new(0);
         target.flood(4, |door, flood: &Flood| {
@@ -77,25 +78,24 @@ fn bombs_without_end_take_no_memory_and_disturb_nobody() {
     // 1 GiB would come of each kilobyte or so, were they taken out.
     let bomb = message(BINARY, &deflate(&vec![0; 60 << 20]));
     let most = flood("bombs", &bomb, &[]);
-    assert!(most < 4 << 20, "{most} bytes");
+    assert!(most < 6 << 20, "{most} bytes");
 }
 
 #[test]
 fn messages_that_become_just_as_long_as_they_may_take_no_memory_and_disturb_nobody() {
-    let flags = ["--publish", "nobody"];
     let zeros = message(BINARY, &deflate(&vec![0; 65_536]));
-    let most = flood("zeros", &zeros.repeat(100), &flags);
-    assert!(most < 4 << 20, "{most} bytes");
+    let most = flood("zeros", &zeros.repeat(100), &[]);
+    assert!(most < 6 << 20, "{most} bytes");
     let text = message(TEXT, &deflate("\u{1f331}".repeat(16_384).as_bytes()));
-    let most = flood("texts", &text.repeat(100), &flags);
-    assert!(most < 4 << 20, "{most} bytes");
+    let most = flood("texts", &text.repeat(100), &[]);
+    assert!(most < 6 << 20, "{most} bytes");
 }
 
 #[test]
 fn messages_of_final_blocks_that_are_empty_disturb_nobody() {
     let blocks = message(BINARY, &b"\x03\x00".repeat(32_000));
-    let most = flood("blocks", &blocks, &["--publish", "nobody"]);
-    assert!(most < 4 << 20, "{most} bytes");
+    let most = flood("blocks", &blocks, &[]);
+    assert!(most < 6 << 20, "{most} bytes");
 }
 
 #[test]
