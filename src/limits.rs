@@ -275,12 +275,12 @@ impl Limits {
     /// The most memory that clients and history can take, should every client be at every limit.
     ///
     /// A client is 512 bytes, and at most: an unfinished message, with up to twice its length
-    /// reserved; what waits for it, which may pass `outbox_soft` by one answer or 64 KiB from the
-    /// log, or `outbox` by one message. All of them together hold at most `memory`, which what one
-    /// client gets in one turn may pass.
+    /// reserved; what waits for it, which may pass `outbox_soft`, or 64 KiB should that be less, by
+    /// one answer or 64 KiB from the log, or `outbox` by one message. All of them together hold at
+    /// most `memory`, which what one client gets in one turn may pass.
     pub fn memory_bytes_max(&self) -> usize {
         let answer = self.poll_bytes.max(TAKE_BYTES).saturating_add(self.max_message);
-        let waiting = self.outbox_soft.saturating_add(answer);
+        let waiting = self.outbox_soft.max(TAKE_BYTES).saturating_add(answer);
         let waiting = waiting.max(self.outbox.saturating_add(self.max_message));
         let client = [self.head_bytes, self.max_message.saturating_mul(2), self.turn_read, waiting];
         let client = client.into_iter().fold(0, usize::saturating_add);

@@ -818,7 +818,7 @@ fn what_is_sent_to_one_client_is_compressed_for_it_if_it_is_long_enough() {
 fn a_few_bytes_that_become_many_are_as_many_as_are_read_in_a_turn_and_then_somebody_else_is_heard()
 {
     // As many as pass the limit, and shorter ones; so many messages a turn.
-    for (length, a_turn) in [(65_536, 1), (32_768, 2), (1024, 61)] {
+    for (length, a_turn) in [(65_536, 1), (32_768, 2), (1024, 52)] {
         let mut table = Table::new(|config| config.limits.turn_time = PATIENCE, Quiet);
         let mut peer = connect(table.address);
         let bombs = deflated(0x82, &vec![0; length]).repeat(300);

@@ -29,10 +29,10 @@ pub fn config() -> Config {
     limits.head_bytes = 700;
     limits.headers = 12;
     limits.target_bytes = 200;
-    limits.max_message = 1400;
+    limits.max_message = 4000;
     limits.history = 6;
-    limits.history_bytes = 8000;
-    limits.history_total = 40_000;
+    limits.history_bytes = 20_000;
+    limits.history_total = 60_000;
     limits.max_topics = 4;
     limits.subscriptions = 3;
     limits.poll_bytes = 2000;
@@ -48,12 +48,14 @@ pub fn config() -> Config {
     config
 }
 
-/// What one client can cost at most: the sum that `docs/limits.md` has. The least that is taken
-/// from the log or a file is no limit and stands there too.
+/// What one client can cost at most, by the sum that the program tells its owner: a client alone,
+/// without its slot.
 fn client_bytes_max(limits: &Limits) -> usize {
-    let answer = limits.poll_bytes.max(64 << 10) + limits.max_message;
-    let waiting = (limits.outbox_soft + answer).max(limits.outbox + limits.max_message);
-    limits.head_bytes + 2 * limits.max_message + limits.turn_read + waiting
+    let mut alone = limits.clone();
+    alone.max_clients = 1;
+    alone.control_clients = 0;
+    alone.history_total = 0;
+    alone.memory_bytes_max() - 512
 }
 
 /// The far end of a socket.
@@ -112,6 +114,9 @@ struct World {
     published: Published,
 }
 
+/// How much is said at once.
+pub const SIZES: [usize; 14] = [usize::MAX, 1, 2, 3, 5, 7, 13, 16, 30, 64, 100, 200, 333, 500];
+
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let mut world = World::new();
@@ -123,8 +128,7 @@ pub fn run(data: &[u8]) {
         let more = usize::from(choice / 12);
         match choice % 12 {
             0..=4 => {
-                let size =
-                    [usize::MAX, 1, 2, 3, 5, 7, 13, 16, 30, 64, 100, 200, 333, 500][more % 14];
+                let size = SIZES[more % SIZES.len()];
                 world.says(at, input.take(size));
             }
             5 => world.passes([1, 3, 10, 20, 31, 60, 100, 250, 301, 600, 40_000][more % 11]),
@@ -136,8 +140,8 @@ pub fn run(data: &[u8]) {
             8 => at = world.joins(more % 3),
             9 => {
                 let payload = input.take(more * 3);
-                // Long enough to be compressed.
-                world.publishes(more, &payload.repeat(if more % 2 == 0 { 1 } else { 20 }));
+                // Long enough to be compressed, or to be more than a reader is given at once.
+                world.publishes(more, &payload.repeat([1, 20, 80][more / 6 % 3]));
             }
             10 => {
                 let opcodes =
@@ -279,10 +283,13 @@ impl World {
                 self.rehearsal.times(client.id);
             }
             for client in self.clients.iter_mut().filter(|client| !client.is_gone) {
+                let before = client.socket.heard.len();
                 match self.rehearsal.writes(client.id, &mut client.socket) {
                     Ok(has_all) => is_rest &= has_all,
                     Err(_) => client.is_cut = true,
                 }
+                // Whoever has taken something says that it takes more.
+                is_rest &= client.socket.heard.len() == before;
                 let most = client_bytes_max(&self.limits);
                 let held = self.rehearsal.held_bytes(client.id);
                 assert!(

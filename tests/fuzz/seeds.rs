@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::fuzz::connection::{frame, squeezed};
+use crate::fuzz::connection::{SIZES, frame, squeezed};
 use crate::language;
 use crate::step::{
     Act, Clause, Data, Frame, Kind, Lasting, OfDisk, OfServer, Part, Request, Squeezed, Step,
@@ -122,13 +122,18 @@ fn end(seeds: &mut Seeds, Peer { http, frames }: Peer) {
     add(seeds, "connection", &all, &[0]);
     // In pieces of 30 bytes, with a tick between them.
     add(seeds, "connection", &all, &[9 * 12, 5].repeat(all.len() / 30 + 1));
-    // In pieces of 500; then it is published to three topics, nothing is taken while more is
+    // All of it, and no more; then it is published to three topics, nothing is taken while more is
     // published than is kept, it is taken again, and half a minute goes by.
-    let publish = [9 + 12 * 6, 9 + 12 * 7, 9 + 12 * 8];
+    let publish = [9 + 12 * 12, 9 + 12 * 13, 9 + 12 * 14];
     let (shut, open, later) = (7 + 12, 7, 5 + 12 * 8);
-    let whole = vec![13 * 12; all.len() / 500 + 1];
-    let slow = [&publish[..], &[shut], &publish.repeat(8), &[open], &publish, &[later]].concat();
-    let said = [&all[..], &[b'x'; 800]].concat();
+    let mut whole = Vec::new();
+    let mut left = all.len();
+    while let Some(at) = SIZES.iter().rposition(|size| *size <= left).filter(|_| left > 0) {
+        left -= SIZES[at];
+        whole.push(at as u8 * 12);
+    }
+    let slow = [&publish[..], &[shut], &publish.repeat(16), &[open], &publish, &[later]].concat();
+    let said = [&all[..], &[b'x'; 3000]].concat();
     add(seeds, "connection", &said, &[&whole[..], &slow].concat());
     add(seeds, "cuts", &all, &[0]);
     add(seeds, "cuts", &all, &[4, 20, 3, 9, 1]);
@@ -260,6 +265,16 @@ fn more(seeds: &mut Seeds) {
             let more = "Forwarded: for=6.6.6.6\r\nX-Forwarded-For: 10.0.0.9, 1.2.3.4:5\r\n";
             let said = [text, more].concat();
             add(seeds, "forwarded", said.as_bytes(), &[at as u8, own_line, text.len() as u8]);
+        }
+    }
+    for size in [126, 127, 128, 129] {
+        let long = "k".repeat(size);
+        for command in [
+            format!(r#"{{"publish":"a","data":"x","key":"{long}"}}"#),
+            format!(r#"{{"subscribe":"a","after":"7-1","ref":"{long}"}}"#),
+            format!(r#"{{"unsubscribe":"{long}","ref":-1.50e+1}}"#),
+        ] {
+            add(seeds, "commands", command.as_bytes(), &[]);
         }
     }
     for line in ["http://EXAMPLE.org.:80", "https://[::1]:443", "null", "file://", "http://a:"] {

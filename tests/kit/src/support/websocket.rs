@@ -70,7 +70,6 @@ pub enum Incoming {
 
 impl Incoming {
     /// The text of a message, compressed or not.
-    #[allow(dead_code, reason = "for scripts.rs")]
     pub fn text(&self) -> Option<&str> {
         match self {
             Incoming::Text(text) => Some(text),
@@ -81,7 +80,6 @@ impl Incoming {
 }
 
 /// The payload of one compressed message, as long as it is short enough to be made in one go.
-#[allow(dead_code, reason = "for scripts.rs and hostile.rs")]
 pub fn deflate(message: &[u8]) -> Vec<u8> {
     let mut compress = Compress::new(Compression::best(), false);
     let mut payload = Vec::with_capacity(message.len() + 1024);
