@@ -1,5 +1,5 @@
-//! Sec-WebSocket-Extensions (RFC 6455 §9.1), and what of it is agreed on: permessage-deflate without
-//! context takeover (RFC 7692 §7.1), or nothing.
+//! Sec-WebSocket-Extensions (RFC 6455 §9.1), and what of it is agreed on: permessage-deflate
+//! without context takeover (RFC 7692 §7.1), or nothing.
 //!
 //! ```text
 //! permessage-deflate; server_max_window_bits=10, permessage-deflate; client_max_window_bits

@@ -239,8 +239,8 @@ pub(crate) fn table() -> Vec<Setting> {
 
 const DEFLATE: &str = match cfg!(feature = "deflate") {
     true => {
-        "Compress messages of 1 KiB and more for WebSockets that offer it (permessage-deflate), and \
-         take compressed ones from them. Default: on."
+        "Compress messages of 1 KiB and more for WebSockets that offer it (permessage-deflate), \
+         and take compressed ones from them. Default: on."
     }
     false => "This build cannot compress; off.",
 };

@@ -444,3 +444,44 @@ fn preferred_wait(request: &Request) -> Option<u64> {
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
         .and_then(|(_, value)| number(value.trim().trim_matches('"')))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::http::{Peer, parse_head};
+
+    /// What comes of an opening handshake with this offer.
+    fn agreed(offer: &str, config: &Config) -> Result<bool, u16> {
+        let head = format!(
+            "GET /websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Extensions: {offer}\r\n\r\n"
+        );
+        let request = parse_head(head.as_bytes(), &Limits::default(), Peer::Unix).unwrap();
+        let rules = Rules::new(config, Publish::Anyone);
+        let upgrade = handshake(&request, &rules, true).map_err(|refusal| refusal.status)?;
+        let is_agreed = upgrade.window().is_some();
+        let fields = upgrade.response().fields;
+        let is_answered = fields.iter().any(|(name, _)| *name == "Sec-WebSocket-Extensions");
+        assert_eq!(is_agreed, is_answered);
+        Ok(is_agreed)
+    }
+
+    #[test]
+    fn compression_is_agreed_on_where_the_build_and_the_settings_have_it() {
+        let mut config = Config::default();
+        let offer = "permessage-deflate; client_max_window_bits";
+        assert_eq!(agreed(offer, &config), Ok(cfg!(feature = "deflate")));
+        assert_eq!(agreed("permessage-deflate; a=b", &config), Ok(false));
+        assert_eq!(agreed("permessage-deflate; a=", &config), Err(400));
+        assert!(config.check().is_ok());
+        config.deflate = false;
+        assert_eq!(agreed(offer, &config), Ok(false));
+        assert_eq!(agreed("permessage-deflate; a=", &config), Err(400));
+        config.deflate = true;
+        assert_eq!(agreed(offer, &config), Ok(cfg!(feature = "deflate")));
+        assert_eq!(config.check().is_ok(), cfg!(feature = "deflate"), "and it is said");
+    }
+}

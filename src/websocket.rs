@@ -213,7 +213,7 @@ impl WebSocket {
         if let OpCode::Data(_) = frame.opcode {
             let begun = self.partial.as_ref().filter(|_| in_message.is_some());
             let before = begun.map_or(0, |partial| partial.payload.len() as u64);
-            // What is compressed may be longer than it will be; when it is taken out, the limit holds.
+            // What is compressed may be longer than what comes of it; there the limit holds then.
             let most = match begun.map_or(frame.is_deflated, |partial| partial.is_deflated) {
                 true => deflate::bound(limits.max_message),
                 false => limits.max_message,
