@@ -97,9 +97,10 @@ impl Outgoing {
     pub(crate) fn write_to(&mut self, sink: &mut impl Sink, turn: &mut Turn) -> io::Result<Flush> {
         let (before, held_before) = (self.outbox_bytes(), sink.held_bytes());
         let result = match &mut self.outbox {
-            Some(outbox) => outbox.write_to(sink, turn.limits.turn_write),
-            None if held_before > 0 => sink.flush().map(|()| Flush::Drained),
-            None => Ok(Flush::Drained),
+            Some(outbox) if !outbox.is_empty() => outbox.write_to(sink, turn.limits.turn_write),
+            // One may have been lent, and nothing put into it.
+            _ if held_before > 0 => sink.flush().map(|()| Flush::Drained),
+            _ => Ok(Flush::Drained),
         };
         let written = before - self.outbox_bytes();
         turn.counters.written_bytes += written as u64;
@@ -118,5 +119,42 @@ impl Outgoing {
             Flush::Drained if held > 0 => Ok(Flush::Blocked),
             flush => Ok(flush),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// Holds bytes until it is flushed.
+    struct Holding(usize);
+
+    impl Write for Holding {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0 = 0;
+            Ok(())
+        }
+    }
+
+    impl Sink for Holding {
+        fn held_bytes(&self) -> usize {
+            self.0
+        }
+    }
+
+    #[test]
+    fn what_the_sink_holds_leaves_although_an_outbox_was_lent_for_nothing() {
+        let mut turn = Turn::new(&Config::default());
+        let (mut out, mut sink) = (Outgoing::default(), Holding(7));
+        out.outbox(&mut turn);
+        assert_eq!(out.write_to(&mut sink, &mut turn).unwrap(), Flush::Drained);
+        assert_eq!((sink.0, out.bytes(), out.is_blocked()), (0, 0, false));
     }
 }
