@@ -58,11 +58,11 @@ BENCH = $(CARGO) build --quiet --release --bins --examples && \
   $(CARGO) run --quiet --release --example bench --
 
 bench: ## what it costs beside the least possible, and per message (ONLY=echo ROUNDS=5 SECONDS=1)
-	$(BENCH) table $(ONLY)
-	$(BENCH) costs $(ONLY)
+	$(BENCH) table "$(ONLY)"
+	$(BENCH) costs "$(ONLY)"
 
 bench-peers: ## the same loads against other servers, those that are installed (ONLY=echo ROUNDS=5)
-	$(BENCH) peers $(ONLY)
+	$(BENCH) peers "$(ONLY)"
 
 bench-check: ## fails if a part needs 2 % more instructions than tests/bench/instructions.txt says
 	$(BENCH) check

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `echo` | WebSockets send, and wait for what they sent |
 //! | `broadcast` | one publishes, all read, over `--transport v1,event-stream,long-poll` |
-//! | `longpoll` `slow` `mixed` | `broadcast` to long polls; with `--stalled 10`; over all ways |
+//! | `longpoll` `slow` `mixed` | `broadcast`: to long polls; `--stalled 10`; all transports |
 //! | `idle` | opens `--connections`, tells their memory, publishes once; `--hold S` looks on |
 //! | `poll` | asks for one message again and again; `--status 304`: with the validator of it |
 //! | `publish` | posts messages, over `--topics N` in turn |

@@ -66,6 +66,10 @@ impl fmt::Display for Row {
             if values.len() > 1 {
                 write!(f, " [{}–{}]", short(least), short(most))?;
             }
+            let failed = values.iter().filter(|it| !it.is_finite()).count();
+            if failed > 0 {
+                write!(f, " ({failed} failed)")?;
+            }
             if *name != to && self.figures.contains_key(&to) {
                 write!(f, " ×{:.2}", self.ratio(*name, to))?;
             }
