@@ -8,7 +8,7 @@ TARGETS ?=
 PYTHON ?= python3
 AUTOBAHN ?=
 
-.PHONY: help run run-tls test check autobahn interop fuzz bench bench-peers bench-check bench-record doc clean
+.PHONY: help run run-tls test simulate simulate-mutants check autobahn interop fuzz bench bench-peers bench-check bench-record doc clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -25,6 +25,20 @@ run-tls: ## the same on https://127.0.0.1:8443, with a certificate that signs it
 test: ## every test; a part that is missing on this machine is SKIPPED and named
 	$(CARGO) build --examples
 	$(CARGO) test
+	$(MAKE) simulate SEEDS=1000
+
+# With features that need no daemon: the machine of the simulation has no signals.
+SIMULATION = POUSSE_SEED=$(SEED) POUSSE_SEEDS=$(SEEDS) RUSTFLAGS="--cfg simulation" \
+  CARGO_TARGET_DIR=target/simulation $(CARGO) test --profile simulation --no-default-features \
+  --features files,tls,v1 --test simulation
+SEED ?=
+SEEDS ?= 10000
+
+simulate: ## the loop on a machine made of memory: SEEDS=10000, or one again: SEED=42
+	$(SIMULATION) -- --nocapture --test-threads=1
+
+simulate-mutants: ## shows that the simulation finds bugs that are put in on purpose
+	tests/simulation/mutants.sh
 
 autobahn: ## Autobahn's 517 cases against examples/echo (AUTOBAHN="'9.*'": only these)
 	@command -v $(PYTHON) >/dev/null || { \

@@ -99,6 +99,9 @@ mod http;
 mod hub;
 mod id;
 mod input;
+#[cfg(simulation)]
+#[path = "../tests/simulation/inspect.rs"]
+mod inspect;
 mod json;
 mod limits;
 mod listeners;
@@ -162,7 +165,11 @@ pub mod seam {
     pub use crate::deadlines::Deadlines;
     pub use crate::event::{Ending, Event};
     pub use crate::http::Refusal;
+    #[cfg(simulation)]
+    pub use crate::inspect::{Inside, Seen, SeenEntry, SeenTopic};
     pub use crate::log::{Log, Place};
+    #[cfg(simulation)]
+    pub use crate::net::machine;
     pub use crate::outbox::{Flush, Outbox, Sink};
     pub use crate::routes::{Rules, handshake};
     pub use crate::seams::*;

@@ -10,14 +10,14 @@
 //! the library names mio's sockets or reads a clock (`tests/tidy.rs`). Files are not part of it:
 //! what is served from disk is read as always.
 
+#[cfg(simulation)]
+pub(crate) use machine::*;
 #[cfg(not(simulation))]
 pub(crate) use real::*;
-#[cfg(simulation)]
-pub(crate) use simulated::*;
 
 #[cfg(simulation)]
 #[path = "../tests/simulation/machine/mod.rs"]
-mod simulated;
+pub mod machine;
 
 #[cfg(not(simulation))]
 mod real {

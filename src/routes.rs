@@ -448,8 +448,8 @@ fn preferred_wait(request: &Request) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
     use crate::http::{Peer, parse_head};
+    use crate::limits::Limits;
 
     /// What comes of an opening handshake with this offer.
     fn agreed(offer: &str, config: &Config) -> Result<bool, u16> {

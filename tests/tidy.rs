@@ -52,8 +52,9 @@ const PROGRAM: &[&str] =
 
 /// Where mio and the clock are: what the loop has of the machine.
 const KNOW_MIO: &[&str] = &["net"];
-/// Who asks for sockets, or for a name of theirs. Everyone else is told.
-const KNOW_NET: &[&str] = &["clients", "door", "listeners", "remote", "server", "stream"];
+/// Who asks for sockets, or for a name of theirs (`lib` hands the simulated ones on). Everyone else
+/// is told.
+const KNOW_NET: &[&str] = &["lib", "clients", "door", "listeners", "remote", "server", "stream"];
 /// They are handed over by the service manager as descriptors, and go on to the library.
 const KNOW_LISTENERS: &[&str] = &["systemd"];
 const KNOW_THE_CLOCK: &[&str] = &["net", "logger"];

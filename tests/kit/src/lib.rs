@@ -5,6 +5,9 @@
 //!
 //! What only one test program uses stands beside it.
 
+// The simulation has no sockets, and takes nothing from here.
+#![cfg(not(simulation))]
+
 pub mod common;
 pub mod support;
 
