@@ -133,6 +133,18 @@ impl Plan {
             && faults.descriptors > 1000
             && faults.accept_lack == 0
             && limits.memory > 1 << 20;
+        if r.chance(40) {
+            // Long messages, and kernels that take all of them: more than is taken at once.
+            limits.max_message = 40_000;
+            limits.history = 1000;
+            (limits.history_bytes, limits.history_total) = (1 << 20, 4 << 20);
+            (limits.turn_write, limits.turn_readers) = (256 << 10, 1024);
+            (limits.outbox_soft, limits.outbox, limits.memory) = (256 << 10, 1 << 20, 1 << 29);
+            (faults.short_write, faults.would_block) = (0, 0);
+            (faults.to_server, faults.to_client) = (64 << 10, 1 << 20);
+            let answer = limits.poll_bytes + limits.outbox;
+            faults.write_max = limits.turn_write + answer + (256 << 10);
+        }
         Self {
             seed,
             topics: r.between(1, 5) as usize,
