@@ -30,7 +30,7 @@ test: ## every test; a part that is missing on this machine is SKIPPED and named
 # With features that need no daemon: the machine of the simulation has no signals.
 SIMULATION = POUSSE_SEED=$(SEED) POUSSE_SEEDS=$(SEEDS) RUSTFLAGS="--cfg simulation" \
   CARGO_TARGET_DIR=target/simulation $(CARGO) test --profile simulation --no-default-features \
-  --features files,tls,v1 --test simulation
+  --features deflate,files,tls,v1 --test simulation
 SEED ?=
 SEEDS ?= 10000
 

@@ -71,16 +71,7 @@ fn every_seed_holds() {
                 return;
             }
             match Plan::new(seed).run(false) {
-                Ok(sum) => {
-                    let mut total = total.lock().unwrap();
-                    total.turns += sum.turns;
-                    total.entries += sum.entries;
-                    total.clients += sum.clients;
-                    total.gaps += sum.gaps;
-                    total.stale += sum.stale;
-                    total.simulated += sum.simulated;
-                    total.hash ^= sum.hash;
-                }
+                Ok(sum) => total.lock().unwrap().add(&sum),
                 Err(_) => failed.lock().unwrap().push(seed),
             }
         }

@@ -16,7 +16,6 @@ pub struct Application {
     pub remote: Rc<RefCell<Vec<usize>>>,
     /// What is to be woken for, and when.
     pub wakes: Vec<(Instant, Duration)>,
-    pub late_max: Duration,
 }
 
 impl Application {

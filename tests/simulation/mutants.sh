@@ -10,7 +10,7 @@ export POUSSE_SEEDS="${SEEDS:-1000}" POUSSE_TRACE=0 RUSTFLAGS="--cfg simulation"
 export CARGO_TARGET_DIR="$PWD/target/mutants/target"
 run() {
   (cd "$copy" && cargo test --quiet --profile simulation --no-default-features \
-    --features files,tls,v1 --test simulation every_seed -- --nocapture </dev/null)
+    --features deflate,files,tls,v1 --test simulation every_seed -- --nocapture </dev/null)
 }
 rm -rf "$copy"
 mkdir -p "$copy"

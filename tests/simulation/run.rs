@@ -38,7 +38,24 @@ pub struct Sum {
     pub hash: u64,
     pub gaps: u64,
     pub stale: u64,
+    /// Messages that the server compressed, and those that it took out.
+    pub deflated: u64,
+    pub inflated: u64,
     pub simulated: Duration,
+}
+
+impl Sum {
+    pub fn add(&mut self, other: &Sum) {
+        self.turns += other.turns;
+        self.entries += other.entries;
+        self.clients += other.clients;
+        self.hash ^= other.hash;
+        self.gaps += other.gaps;
+        self.stale += other.stale;
+        self.deflated += other.deflated;
+        self.inflated += other.inflated;
+        self.simulated += other.simulated;
+    }
 }
 
 const fn ms(ms: u64) -> Duration {
@@ -133,6 +150,18 @@ impl Plan {
             && faults.descriptors > 1000
             && faults.accept_lack == 0
             && limits.memory > 1 << 20;
+        if r.chance(40) {
+            // Long messages, and kernels that take all of them: more than is taken at once.
+            limits.max_message = 40_000;
+            limits.history = 1000;
+            (limits.history_bytes, limits.history_total) = (1 << 20, 4 << 20);
+            (limits.turn_write, limits.turn_readers) = (256 << 10, 1024);
+            (limits.outbox_soft, limits.outbox, limits.memory) = (256 << 10, 1 << 20, 1 << 29);
+            (faults.short_write, faults.would_block) = (0, 0);
+            (faults.to_server, faults.to_client) = (64 << 10, 1 << 20);
+            let answer = limits.poll_bytes + limits.outbox;
+            faults.write_max = limits.turn_write + answer + (256 << 10);
+        }
         Self {
             seed,
             topics: r.between(1, 5) as usize,
@@ -164,12 +193,8 @@ impl Plan {
         config.tls = self.is_tls.then(crate::secret::certificate);
         config.publish = Some(pousse::Publish::Anyone);
         let oracle = Rc::new(RefCell::new(Oracle::new(self.topics, machine::BEGAN_MS)));
-        let application = Application {
-            oracle: oracle.clone(),
-            remote: Rc::default(),
-            wakes: Vec::new(),
-            late_max: self.faults.late_max,
-        };
+        let application =
+            Application { oracle: oracle.clone(), remote: Rc::default(), wakes: Vec::new() };
         let queue = application.remote.clone();
         let mut server = Server::bind(config, application).map_err(|error| error.to_string())?;
         let peers =
@@ -232,6 +257,8 @@ impl Plan {
         }
         sum.entries = peers.borrow().clients.iter().map(|it| it.entries).sum();
         sum.gaps = counters.gaps;
+        sum.deflated = counters.deflated_9 + counters.deflated_15;
+        sum.inflated = counters.inflated;
         sum.stale = stale;
         sum.simulated = machine::elapsed();
         drop(server);

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use super::{ECONNABORTED, EINTR, EMFILE, EPIPE, Ghost, Interest, Listening, Machine, Token, with};
 
+/// Events that are not of the present are at most so many, and there is room for them.
+const GHOSTS_MAX: usize = 200;
+
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
     token: Token,
@@ -207,7 +210,7 @@ impl Machine {
         }
         let mut rest = Vec::new();
         for at in std::mem::take(&mut self.pending) {
-            let room = self.ghosts.len() + events.list.len() < events.capacity;
+            let room = events.list.len() + GHOSTS_MAX < events.capacity;
             let Some(socket) = self.sockets.get_mut(at) else { continue };
             if !room || socket.due.is_none_or(|due| due > now) {
                 rest.push(at);
@@ -217,7 +220,7 @@ impl Machine {
             let Some(event) = self.event_of(at) else { continue };
             if self.random.chance(self.faults.repeated) {
                 let due = now + self.random.time(Duration::from_millis(20));
-                self.ghosts.push(Ghost { due, event: blank(event), is_stale: false });
+                self.haunt(Ghost { due, event: blank(event), is_stale: false });
             }
             events.list.push(event);
         }
@@ -251,6 +254,12 @@ impl Machine {
         }
     }
 
+    fn haunt(&mut self, ghost: Ghost) {
+        if self.ghosts.len() < GHOSTS_MAX {
+            self.ghosts.push(ghost);
+        }
+    }
+
     /// What is so of a socket now; `None`: nothing that would be told.
     fn event_of(&self, at: usize) -> Option<Event> {
         let socket = self.sockets.get(at)?;
@@ -270,7 +279,7 @@ impl Machine {
         let nth = self.random.below(count) as usize;
         let Some(token) = self.sockets.iter().nth(nth).and_then(|(_, it)| it.token) else { return };
         let event = Event { is_readable: true, is_writable: true, ..nothing(token) };
-        self.ghosts.push(Ghost { due: self.now, event, is_stale: false });
+        self.haunt(Ghost { due: self.now, event, is_stale: false });
     }
 
     fn accept(&mut self, at: usize) -> io::Result<(usize, SocketAddr)> {
@@ -438,7 +447,7 @@ impl Machine {
         let due = self.now + self.random.time(Duration::from_millis(30));
         if random && let Some(event) = self.event_of(at) {
             // It was on its way already; what it tells was true.
-            self.ghosts.push(Ghost { due, event, is_stale: true });
+            self.haunt(Ghost { due, event, is_stale: true });
         }
         let socket = &mut self.sockets[at];
         socket.is_closed = true;
