@@ -92,7 +92,7 @@ impl<H: Handler> App<H> {
             return Ok(());
         }
         if let Some(client) = hub.clients.get_mut(id) {
-            client.grant = None;
+            client.set_grant(None);
             client.is_free = false;
         }
         match routes::published_topic(request, &hub.rules) {
@@ -177,7 +177,7 @@ impl<H: Handler> App<H> {
     }
 
     fn authorize_again(&mut self, id: ConnId, access: Access<'_>) -> Result<(), Refusal> {
-        let grant = self.hub.clients.get(id).and_then(|client| client.grant);
+        let grant = self.hub.clients.get(id).and_then(|client| client.grant());
         let decision =
             self.call(Some(id), |handler, ctx| handler.authorize_again(id, grant, access, ctx));
         self.decided(id, decision.ok_or_else(handler_failed)?).map_err(Denial::of_command)
@@ -193,7 +193,7 @@ impl<H: Handler> App<H> {
             }
             Decision::Grant(grant) => {
                 if let Some(client) = self.hub.clients.get_mut(id) {
-                    client.grant = Some(grant);
+                    client.set_grant(Some(grant));
                 }
             }
             Decision::Refuse(denial) => return Err(denial),
@@ -204,7 +204,7 @@ impl<H: Handler> App<H> {
     /// Says in the log that a WebSocket was opened, or an event stream begun, and by whom.
     fn say_opened(&mut self, id: ConnId, is_opened: bool) {
         let Some(client) = self.hub.clients.get(id) else { return };
-        let (peer, grant) = (client.connection.peer, client.grant);
+        let (peer, grant) = (client.connection.peer, client.grant());
         let transport = match client.connection.transport() {
             Transport::EventStream => "event-stream",
             _ if is_opened => "websocket",

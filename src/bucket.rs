@@ -5,13 +5,13 @@
 use crate::tick::Tick;
 
 /// A full bucket is empty again after so many ticks: 5 seconds.
-const EMPTY_AFTER_TICKS: u64 = 50;
+const EMPTY_AFTER_TICKS: u32 = 50;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
     /// `EMPTY_AFTER_TICKS` for each doing, less the limit for each tick.
-    level: u64,
+    level: u32,
     at: Tick,
 }
 
@@ -19,27 +19,38 @@ impl Bucket {
     /// Counts one; false if that is more than `limit` at once, of which as many are free again
     /// after 5 seconds.
     pub(crate) fn take(&mut self, limit: usize, now: Tick) -> bool {
-        let limit = limit as u64;
-        self.level = self.level_at(limit, now) + EMPTY_AFTER_TICKS;
+        self.level = self.level_with_one_more(limit, now);
         self.at = now;
-        self.level <= limit.saturating_mul(EMPTY_AFTER_TICKS)
+        self.level <= full(limit)
     }
 
     /// Whether one more would be taken.
     pub(crate) fn has_room(&self, limit: usize, now: Tick) -> bool {
-        let limit = limit as u64;
-        self.level_at(limit, now) + EMPTY_AFTER_TICKS <= limit.saturating_mul(EMPTY_AFTER_TICKS)
+        self.level_with_one_more(limit, now) <= full(limit)
     }
 
     /// Whether nothing is left of what was done.
     pub(crate) fn is_empty(&self, limit: usize, now: Tick) -> bool {
-        self.level_at(limit as u64, now) == 0
+        self.level_at(limit, now) == 0
     }
 
-    fn level_at(&self, limit: u64, now: Tick) -> u64 {
-        let passed = u64::from(now.0.saturating_sub(self.at.0));
-        self.level.saturating_sub(passed.saturating_mul(limit))
+    fn level_with_one_more(&self, limit: usize, now: Tick) -> u32 {
+        self.level_at(limit, now).saturating_add(EMPTY_AFTER_TICKS)
     }
+
+    fn level_at(&self, limit: usize, now: Tick) -> u32 {
+        let passed = now.0.saturating_sub(self.at.0);
+        self.level.saturating_sub(passed.saturating_mul(fit(limit)))
+    }
+}
+
+/// What a bucket holds. One of over 80 million is never full.
+fn full(limit: usize) -> u32 {
+    fit(limit).saturating_mul(EMPTY_AFTER_TICKS)
+}
+
+fn fit(limit: usize) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -54,5 +65,7 @@ mod tests {
         assert!(!Bucket::default().take(0, Tick(9)));
         assert_eq!(taken(5, 1), 1, "a tenth of the time, a tenth of the limit");
         assert_eq!(taken(55, 11), 10);
+        let mut wide = Bucket { level: u32::MAX - 1, at: Tick(9) };
+        assert!(wide.take(usize::MAX, Tick(9)) && wide.has_room(usize::MAX, Tick(9)));
     }
 }

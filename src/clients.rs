@@ -1,9 +1,12 @@
 //! Everyone connected: the slab of clients, how many there are and what they hold, and who of them
 //! is to be visited. What each topic's readers are offered, and when, is `readers.rs`.
 //!
-//! Invariants: an id is never reused, so a stale one finds nobody. A reading stands in the list of
-//! its topic and in its client's, and each knows its place in the other, so joining and leaving
-//! take the same time however many readers there are.
+//! Invariants: an id is never reused, so a stale one finds nobody. A client's reading knows its
+//! place in its topic's list, and that knows the client's slot, so joining and leaving take the
+//! same time however many readers there are.
+//!
+//! A slot is most of what an idle client costs: what few clients have, or only now and then,
+//! is in a box (`rare.rs`, `live.rs`, `session.rs`).
 
 use std::collections::VecDeque;
 
@@ -17,8 +20,7 @@ use crate::id::{ConnId, Grant};
 use crate::log::Log;
 use crate::metrics::Reason;
 use crate::net::Token;
-use crate::network::Network;
-use crate::readers::{Reader, Readers};
+use crate::readers::Readers;
 use crate::stream::Stream;
 use crate::tick::Tick;
 use crate::topic::TopicNumber;
@@ -33,18 +35,17 @@ pub struct Client {
     pub connection: Connection,
     /// The deadline that the loop will come back by.
     pub(crate) armed: Tick,
-    /// The turn in which its budget for writing was spent.
-    pub(crate) spent_in: u64,
     /// Which listener it came through.
     pub(crate) listener: u16,
-    /// The address it is counted under.
-    pub(crate) source: Option<Network>,
+    /// It is counted under its peer's address (`gate.rs`).
+    pub(crate) is_counted: bool,
     /// It is a proxy whose word is taken on whom it speaks for.
     pub(crate) is_proxy: bool,
     /// It has not made a request yet.
     is_fresh: bool,
-    /// What the handler called it when it was asked about the present request.
-    pub(crate) grant: Option<Grant>,
+    /// See [`Client::grant`]. Apart they take 9 bytes, as an `Option` 16.
+    has_grant: bool,
+    grant: Grant,
     /// It was allowed everything on this connection.
     pub(crate) is_free: bool,
     /// That was the control listener.
@@ -58,6 +59,8 @@ pub struct Client {
     /// The system says that the peer's bytes end: reads go on until they have.
     pub(crate) is_read_closed: bool,
     pub(crate) is_touched: bool,
+    /// Its budget for writing is spent until it is visited as one who was touched.
+    pub(crate) is_spent: bool,
     pub(crate) is_busy: bool,
     pub(crate) is_shut: bool,
     /// `on_open` was called, so `on_close` will be.
@@ -67,6 +70,16 @@ pub struct Client {
 }
 
 impl Client {
+    /// What the handler called it when it was asked about the present request.
+    pub(crate) fn grant(&self) -> Option<Grant> {
+        self.has_grant.then_some(self.grant)
+    }
+
+    pub(crate) fn set_grant(&mut self, grant: Option<Grant>) {
+        self.has_grant = grant.is_some();
+        self.grant = grant.unwrap_or(Grant(0));
+    }
+
     /// Whether it keeps its connection open for what may come: a WebSocket, an event stream, a poll
     /// that waits.
     pub(crate) fn is_kept_open(&self) -> bool {
@@ -194,12 +207,12 @@ impl Clients {
             stream,
             connection: Connection::new(id, peer, turn),
             armed: Tick::NEVER,
-            spent_in: 0,
             listener,
-            source: None,
+            is_counted: false,
             is_proxy: false,
             is_fresh: !is_control,
-            grant: None,
+            has_grant: false,
+            grant: Grant(0),
             is_free: false,
             is_control,
             since: turn.now,
@@ -208,6 +221,7 @@ impl Clients {
             is_writable: true,
             is_read_closed: false,
             is_touched: false,
+            is_spent: false,
             is_busy: false,
             is_shut: false,
             is_opened: false,
@@ -262,6 +276,11 @@ impl Clients {
     /// The client of this name, if it has not left.
     pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Client> {
         self.slots.get_mut(id.index() as usize).filter(|client| client.connection.id == id)
+    }
+
+    /// The client in this slot, whoever it is.
+    pub(crate) fn at_slot_mut(&mut self, slot: u32) -> Option<&mut Client> {
+        self.slots.get_mut(slot as usize)
     }
 
     /// The client whose stream is registered with this token.
@@ -350,8 +369,7 @@ impl Clients {
         }
         let number = log.join(topic)?;
         let Some(client) = self.slots.get_mut(id.index() as usize) else { return Ok(false) };
-        let reading = u32::try_from(client.connection.cursor.readings.len()).unwrap_or(u32::MAX);
-        let place = self.readers.join(number, Reader { client: id.index(), reading });
+        let place = self.readers.join(number, id.index());
         client.connection.cursor.read(number, seen, place);
         self.touch(id);
         Ok(true)
@@ -360,18 +378,10 @@ impl Clients {
     /// Ends the client's reading of the topic; false if it was no reader.
     pub(crate) fn unread(&mut self, id: ConnId, number: TopicNumber, log: &mut Log) -> bool {
         let Some(client) = self.get_mut(id) else { return false };
-        let mut readings = client.connection.cursor.readings.iter();
-        let Some(at) = readings.position(|reading| reading.topic == number) else { return false };
-        let gone = client.connection.cursor.readings.swap_remove(at);
-        if let Some(moved) = client.connection.cursor.readings.get(at).copied()
-            && let Some(reader) = self.readers.get_mut(moved.topic, moved.place)
-        {
-            reader.reading = u32::try_from(at).unwrap_or(u32::MAX);
-        }
+        let Some(gone) = client.connection.cursor.give_up(number) else { return false };
         if let Some(moved) = self.readers.leave(number, gone.place) {
-            let client = self.slots.get_mut(moved.client as usize);
-            let reading =
-                client.and_then(|it| it.connection.cursor.readings.get_mut(moved.reading as usize));
+            let moved = self.slots.get_mut(moved as usize);
+            let reading = moved.and_then(|it| it.connection.cursor.reading_mut(number));
             if let Some(reading) = reading {
                 reading.place = gone.place;
             }
@@ -390,8 +400,8 @@ impl Clients {
 
     /// The next reader of the topic to be visited; `None`: all were.
     pub(crate) fn next_reader(&mut self, number: TopicNumber) -> Option<ConnId> {
-        let reader = self.readers.next(number)?;
-        self.slots.get(reader.client as usize).map(|client| client.connection.id)
+        let slot = self.readers.next(number)?;
+        self.slots.get(slot as usize).map(|client| client.connection.id)
     }
 
     /// Notes that the client's readings are over. They count until the turn's end, so that all

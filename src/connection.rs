@@ -42,6 +42,7 @@ use crate::metrics::Reason;
 use crate::outbox::{Flush, Outbox, Sink};
 use crate::outgoing::Outgoing;
 use crate::poll::Poll;
+use crate::rare::Rare;
 use crate::response::Response;
 use crate::session::{Reference, Session};
 use crate::stage::Stage;
@@ -60,9 +61,7 @@ pub struct Connection {
     /// What it reads, and how far it has come.
     pub cursor: Cursor,
     out: Outgoing,
-    /// Bytes behind a request that is not answered yet, or behind this turn's last message.
-    kept: Option<Box<[u8]>>,
-    ending: Option<Box<Ending>>,
+    rare: Rare,
     pub(crate) exchange: Exchange,
     requests: u32,
     /// Requests, or messages, that are looked at before it is somebody else's turn.
@@ -90,8 +89,7 @@ impl Connection {
             stage: Stage::Head(None),
             cursor: Cursor::default(),
             out: Outgoing::default(),
-            kept: None,
-            ending: None,
+            rare: Rare::default(),
             exchange: Exchange::default(),
             requests: 0,
             requests_left: REQUESTS_PER_TURN,
@@ -117,7 +115,8 @@ impl Connection {
             Stage::WebSocket(_) if self.messages_left > 0 => self.receive_frames(input, turn),
             _ if self.stage.keeps_input() => {
                 if !input.is_empty() {
-                    self.kept = Some(std::mem::take(input).to_vec().into());
+                    let bytes: &mut [u8] = std::mem::take(input);
+                    self.rare.keep(bytes);
                 }
                 None
             }
@@ -176,7 +175,7 @@ impl Connection {
                     return Some(self.failed(fault));
                 }
             }
-            Stage::EventStream(stream) => stream.handle_timeout(turn),
+            Stage::EventStream(stream) => stream.handle_timeout(self.id, turn),
             _ => {}
         }
         None
@@ -196,7 +195,7 @@ impl Connection {
         self.exchange.is_last |= is_last;
         turn.counters.count_refused(refusal.reason);
         if self.exchange.is_last {
-            self.ending_is(CloseCode::Status, "", refusal.reason);
+            self.rare.ending_is(CloseCode::Status, "", refusal.reason);
         }
         self.respond(&refusal.response(turn.retry_s()), turn);
     }
@@ -228,7 +227,7 @@ impl Connection {
     /// Holds the answer back until there is something to give or `wait` is over. What is read has
     /// been put into `cursor`.
     pub(crate) fn wait(&mut self, poll: LongPoll, wait: std::time::Duration, turn: &Turn) {
-        self.stage = Stage::LongPoll(Box::new(poll));
+        self.stage = Stage::LongPoll(poll);
         self.until = turn.now.after(wait);
     }
 
@@ -282,7 +281,7 @@ impl Connection {
     /// [`SendError`]; then nothing was taken.
     pub fn send(&mut self, message: Message<'_>, turn: &mut Turn) -> Result<(), SendError> {
         match &mut self.stage {
-            Stage::WebSocket(live) => live.send(message, &mut self.out, turn),
+            Stage::WebSocket(live) => live.send(self.id, message, &mut self.out, turn),
             _ => Err(SendError::Gone),
         }
     }
@@ -292,16 +291,16 @@ impl Connection {
         match &mut self.stage {
             Stage::WebSocket(live) => {
                 if live.close(code, reason, &mut self.out, turn) {
-                    self.ending_is(code, websocket::clip(reason), why);
+                    self.rare.ending_is(code, websocket::clip(reason), why);
                 }
             }
             Stage::LongPoll(poll) => {
                 self.exchange.is_last = true;
                 poll.is_due = true;
-                self.ending_is(code, reason, why);
+                self.rare.ending_is(code, reason, why);
             }
             Stage::EventStream(_) => {
-                self.ending_is(code, reason, why);
+                self.rare.ending_is(code, reason, why);
                 self.leave();
             }
             Stage::Head(None) if self.out.bytes() > 0 => self.end(why),
@@ -309,7 +308,7 @@ impl Connection {
             Stage::Head(_) | Stage::Content(_) | Stage::Deciding | Stage::File(_) => {
                 self.exchange.is_last = true;
                 self.is_draining = true;
-                self.ending_is(code, reason, why);
+                self.rare.ending_is(code, reason, why);
             }
             Stage::Leaving | Stage::Done => {}
         }
@@ -317,11 +316,11 @@ impl Connection {
 
     /// Ends the connection at once, without a word.
     pub fn abort(&mut self, why: Reason) {
-        self.ending_is(CloseCode::Abnormal, "", why);
+        self.rare.ending_is(CloseCode::Abnormal, "", why);
         self.stage = Stage::Done;
         self.until = Tick::NEVER;
         self.out = Outgoing::default();
-        self.kept = None;
+        self.rare.take_kept();
     }
 
     // Bytes out.
@@ -331,7 +330,7 @@ impl Connection {
     pub fn fill(&mut self, log: &Log, turn: &mut Turn) -> bool {
         match &mut self.stage {
             Stage::WebSocket(live) if live.is_open() => {
-                match live.fill(&mut self.cursor, &mut self.out, log, turn) {
+                match live.fill(self.id, &mut self.cursor, &mut self.out, log, turn) {
                     Filled::All => false,
                     Filled::More => true,
                     Filled::Gap(oldest) => {
@@ -342,7 +341,9 @@ impl Connection {
                     }
                 }
             }
-            Stage::EventStream(stream) => stream.fill(&mut self.cursor, &mut self.out, log, turn),
+            Stage::EventStream(stream) => {
+                stream.fill(self.id, &mut self.cursor, &mut self.out, log, turn)
+            }
             Stage::LongPoll(poll) => {
                 if poll.fill(&self.cursor, &self.exchange, &mut self.out, log, turn) {
                     self.finish_exchange(turn);
@@ -388,7 +389,7 @@ impl Connection {
         match &self.stage {
             Stage::Deciding | Stage::Done => false,
             Stage::Leaving => !self.has_ended,
-            _ => !self.has_ended && self.kept.is_none() && !self.is_full(turn),
+            _ => !self.has_ended && self.rare.kept().is_none() && !self.is_full(turn),
         }
     }
 
@@ -400,7 +401,7 @@ impl Connection {
     /// Whether bytes kept from before can be looked at now.
     pub fn has_kept(&self, turn: &Turn) -> bool {
         let is_ready = matches!(self.stage, Stage::Head(_) | Stage::WebSocket(_));
-        self.kept.is_some() && is_ready && !self.is_full(turn)
+        self.rare.kept().is_some() && is_ready && !self.is_full(turn)
     }
 
     /// A new turn: so many requests and messages more can be looked at.
@@ -411,7 +412,7 @@ impl Connection {
 
     /// These bytes.
     pub fn take_kept(&mut self, turn: &Turn) -> Option<Box<[u8]>> {
-        if self.has_kept(turn) { self.kept.take() } else { None }
+        if self.has_kept(turn) { self.rare.take_kept() } else { None }
     }
 
     /// Whether the sending direction is to be shut: all is said and written.
@@ -452,8 +453,9 @@ impl Connection {
         turn: &mut Turn,
     ) -> Result<(), Fault> {
         let Stage::WebSocket(live) = &mut self.stage else { return Ok(()) };
-        live.refuse_command(refusal, reference, &mut self.out, turn).inspect_err(|fault| {
-            self.ending_is(fault.code, fault.text, fault.why);
+        let refused = live.refuse_command(self.id, (refusal, reference), &mut self.out, turn);
+        refused.inspect_err(|fault| {
+            self.rare.ending_is(fault.code, fault.text, fault.why);
             self.leave();
         })
     }
@@ -473,7 +475,7 @@ impl Connection {
 
     /// Bytes of memory that its peer is the reason for.
     pub(crate) fn held_bytes(&self) -> usize {
-        let kept = self.kept.as_ref().map_or(0, |kept| kept.len());
+        let kept = self.rare.kept().map_or(0, <[u8]>::len);
         self.waiting_bytes() + kept + self.stage.held_bytes()
     }
 
@@ -481,7 +483,7 @@ impl Connection {
     pub fn ending(&self, otherwise: Reason) -> Ending {
         let unknown =
             || Ending { code: CloseCode::Abnormal, reason: String::new(), why: otherwise };
-        self.ending.as_deref().cloned().unwrap_or_else(unknown)
+        self.rare.ending().cloned().unwrap_or_else(unknown)
     }
 
     // Inside.
@@ -564,7 +566,7 @@ impl Connection {
     ) -> Option<Event<'s>> {
         let Stage::WebSocket(live) = &mut self.stage else { return None };
         let was_open = live.is_open();
-        match live.receive(input, &mut self.out, turn) {
+        match live.receive(self.id, input, &mut self.out, turn) {
             Heard::Nothing => None,
             Heard::Message(event) => {
                 self.messages_left = turn.messages_left(self.messages_left);
@@ -573,7 +575,7 @@ impl Connection {
             Heard::Closed(code, reason) => {
                 *input = &mut [];
                 // If we began to close, how it ended is known already.
-                self.ending_is(code, &reason, Reason::Done);
+                self.rare.ending_is(code, &reason, Reason::Done);
                 self.leave();
                 // The handshake is complete: nothing of the peer's is left to be read away.
                 self.has_ended = true;
@@ -589,7 +591,7 @@ impl Connection {
 
     /// The peer has been told of its fault.
     fn failed(&mut self, fault: Fault) -> Event<'static> {
-        self.ending_is(fault.code, fault.text, fault.why);
+        self.rare.ending_is(fault.code, fault.text, fault.why);
         self.leave();
         Event::Fault(fault)
     }
@@ -603,10 +605,10 @@ impl Connection {
         };
         let Some((code, reason)) = told else {
             // Over HTTP it cannot be told, but log and handler hear the same as of a WebSocket.
-            self.ending_is(CloseCode::Again, text, why);
+            self.rare.ending_is(CloseCode::Again, text, why);
             return self.abort(why);
         };
-        self.ending_is(code, reason, why);
+        self.rare.ending_is(code, reason, why);
         self.leave();
         // What it is told may never be written.
         self.until = turn.now.after(turn.limits.close_timeout);
@@ -639,19 +641,13 @@ impl Connection {
 
     /// All is said over HTTP.
     fn end(&mut self, why: Reason) {
-        self.ending_is(CloseCode::Status, "", why);
+        self.rare.ending_is(CloseCode::Status, "", why);
         self.leave();
     }
 
     fn leave(&mut self) {
-        self.kept = None;
+        self.rare.take_kept();
         self.stage = Stage::Leaving;
         self.until = Tick::NEVER;
-    }
-
-    /// Notes how it ended; what is known first is true.
-    fn ending_is(&mut self, code: CloseCode, reason: &str, why: Reason) {
-        self.ending
-            .get_or_insert_with(|| Box::new(Ending { code, reason: reason.to_owned(), why }));
     }
 }

@@ -7,6 +7,8 @@
 //! Invariant: entries leave in the order of their ids, whatever topics they are of, as long as all
 //! topics are at the same place; one subscribed later from an older place catches up first.
 
+use std::ops::{Deref, DerefMut};
+
 use crate::forms::{self, Gap};
 use crate::id::ConnId;
 use crate::limits::TAKE_BYTES;
@@ -31,7 +33,61 @@ pub struct Reading {
 pub struct Cursor {
     /// One for each topic, in the order in which they were subscribed, until one is given up: the
     /// last takes its place.
-    pub(crate) readings: Vec<Reading>,
+    pub(crate) readings: Readings,
+}
+
+/// What one client reads, as a slice. Most read one topic, and need no memory beside their slot.
+#[derive(Debug)]
+pub(crate) enum Readings {
+    One(Reading),
+    /// Several, or none; or one, if there were several.
+    Several(Vec<Reading>),
+}
+
+impl Default for Readings {
+    fn default() -> Self {
+        Readings::Several(Vec::new())
+    }
+}
+
+impl Deref for Readings {
+    type Target = [Reading];
+
+    fn deref(&self) -> &[Reading] {
+        match self {
+            Readings::One(reading) => std::slice::from_ref(reading),
+            Readings::Several(list) => list,
+        }
+    }
+}
+
+impl DerefMut for Readings {
+    fn deref_mut(&mut self) -> &mut [Reading] {
+        match self {
+            Readings::One(reading) => std::slice::from_mut(reading),
+            Readings::Several(list) => list,
+        }
+    }
+}
+
+impl Readings {
+    fn push(&mut self, reading: Reading) {
+        match self {
+            Readings::Several(list) if list.is_empty() => *self = Readings::One(reading),
+            Readings::Several(list) => list.push(reading),
+            Readings::One(first) => *self = Readings::Several(vec![*first, reading]),
+        }
+    }
+
+    /// Takes out this one; the last takes its place.
+    fn swap_remove(&mut self, at: usize) {
+        match self {
+            Readings::Several(list) => {
+                list.swap_remove(at);
+            }
+            Readings::One(_) => *self = Readings::default(),
+        }
+    }
 }
 
 /// Up to this size several frames are copied into one piece that all readers share; above it each
@@ -41,9 +97,20 @@ const JOIN_BYTES_MAX: usize = 16 * 1024;
 impl Cursor {
     /// Reads one more topic from `seen` on; `place` is where the topic's list of readers has it.
     pub fn read(&mut self, topic: TopicNumber, seen: u64, place: u32) {
-        // Most clients read one topic: room for just that.
-        self.readings.reserve_exact(1);
         self.readings.push(Reading { topic, seen, place });
+    }
+
+    /// Gives up the topic; what it read of it, if it did.
+    pub(crate) fn give_up(&mut self, topic: TopicNumber) -> Option<Reading> {
+        let at = self.readings.iter().position(|reading| reading.topic == topic)?;
+        let gone = self.readings.get(at).copied();
+        self.readings.swap_remove(at);
+        gone
+    }
+
+    /// What it reads of the topic.
+    pub(crate) fn reading_mut(&mut self, topic: TopicNumber) -> Option<&mut Reading> {
+        self.readings.iter_mut().find(|reading| reading.topic == topic)
     }
 
     /// Whether there is an entry, or the gap that one has left, above its place.
@@ -101,7 +168,7 @@ impl Cursor {
         outbox: &mut Outbox,
         turn: &mut Turn,
     ) -> bool {
-        match self.readings.as_mut_slice() {
+        match &mut *self.readings {
             [] => false,
             [one] => take_run(one, id, (form, upto), log, outbox, turn),
             several => {
@@ -121,7 +188,7 @@ impl Cursor {
 
     /// Every topic is given up to here: what one of them holds above it was not reached.
     fn given(&mut self, seen: u64) {
-        for reading in &mut self.readings {
+        for reading in self.readings.iter_mut() {
             reading.seen = reading.seen.max(seen);
         }
     }

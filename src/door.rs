@@ -74,7 +74,7 @@ impl<H: Handler> Server<H> {
             client.part();
             // Closing the descriptor would do, were it not for a copy of it in a child process.
             let _ = self.poll.registry().deregister(&mut client.stream);
-            hub.gate.leave(&mut client.source);
+            hub.gate.leave(client.connection.peer, &mut client.is_counted);
             let since = Self::present();
             self.app.farewell(&client, Reason::Gone);
             self.clock(since, Some(id));
@@ -218,13 +218,13 @@ impl<H: Handler> Server<H> {
             Peer::Tcp(address) => is_loopback(address.ip()),
             Peer::Unix => true,
         };
-        let source = match is_control && is_near {
+        let admitted = match is_control && is_near {
             // The owner gets in.
-            true => Ok(None),
+            true => Ok(false),
             false => hub.gate.admit(peer, &hub.turn.limits, hub.turn.now),
         };
-        let source = match source {
-            Ok(source) => source,
+        let is_counted = match admitted {
+            Ok(is_counted) => is_counted,
             Err(reason) => return self.turn_away(stream, peer, reason),
         };
         hub.turn.counters.accepted += u64::from(!is_control);
@@ -232,7 +232,7 @@ impl<H: Handler> Server<H> {
         let id = hub.clients.insert(stream, peer, (listener, is_control), &hub.turn);
         log::debug!("event=accepted client={id} peer={peer}");
         let Some(client) = hub.clients.get_mut(id) else { return };
-        client.source = source;
+        client.is_counted = is_counted;
         client.is_proxy = !is_control && hub.gate.trusts(peer);
         // Once, for both directions and for good: readiness is remembered, not asked for.
         let interest = Interest::READABLE | Interest::WRITABLE;

@@ -30,7 +30,6 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The reader of an event stream.
 #[derive(Debug)]
 pub(crate) struct EventStream {
-    id: ConnId,
     form: Form,
     /// When the place is to be told again.
     beat: Tick,
@@ -69,7 +68,6 @@ impl EventStream {
         gaps.iter().for_each(|gap| put_gap(outbox, gap));
         turn.counters.gaps += gaps.len() as u64;
         Self {
-            id,
             form: if is_text { Form::EventText } else { Form::Event },
             beat: turn.now.after(turn.spread(turn.limits.ping, id)),
             owes_place: true,
@@ -82,16 +80,17 @@ impl EventStream {
     }
 
     /// The place is to be told again.
-    pub(crate) fn handle_timeout(&mut self, turn: &Turn) {
+    pub(crate) fn handle_timeout(&mut self, id: ConnId, turn: &Turn) {
         if self.beat <= turn.now {
             self.owes_place = true;
-            self.beat = turn.now.after(turn.spread(turn.limits.ping, self.id));
+            self.beat = turn.now.after(turn.spread(turn.limits.ping, id));
         }
     }
 
     /// Takes what is due from the log. True: there is more once that has been written.
     pub(crate) fn fill(
         &mut self,
+        id: ConnId,
         cursor: &mut Cursor,
         out: &mut Outgoing,
         log: &Log,
@@ -108,7 +107,7 @@ impl EventStream {
                 self.owes_place = true;
             }
             let outbox = out.outbox(turn);
-            let more = cursor.take(self.id, (self.form, u64::MAX), log, outbox, turn);
+            let more = cursor.take(id, (self.form, u64::MAX), log, outbox, turn);
             // An entry says where we are as well as a heartbeat does.
             self.owes_place &= turn.counters.delivered == before;
             if more {

@@ -61,24 +61,19 @@ impl Gate {
         }
     }
 
-    /// Lets a new connection in and counts it, or says why not.
+    /// Lets a new connection in, or says why not. True: it is counted under the peer's address.
     ///
     /// # Errors
     /// [`Reason::Deny`], [`Reason::MaxNewPerIp`], [`Reason::MaxPerIp`].
-    pub(crate) fn admit(
-        &mut self,
-        peer: Peer,
-        limits: &Limits,
-        now: Tick,
-    ) -> Result<Option<Network>, Reason> {
-        let Peer::Tcp(address) = peer else { return Ok(None) };
+    pub(crate) fn admit(&mut self, peer: Peer, limits: &Limits, now: Tick) -> Result<bool, Reason> {
+        let Peer::Tcp(address) = peer else { return Ok(false) };
         if self.denies(address.ip()) {
             return Err(Reason::Deny);
         }
         let Some(network) = self.counts(address.ip()).filter(|_| !self.trusts(peer)) else {
-            return Ok(None);
+            return Ok(false);
         };
-        self.count(network, limits, now).map(Some)
+        self.count(network, limits, now).map(|()| true)
     }
 
     /// The client that a proxy speaks for with this request.
@@ -89,32 +84,32 @@ impl Gate {
         forwarded::client(request, &self.trusted)
     }
 
-    /// Counts a connection of a proxy for the client that it speaks for now, in place of the one
-    /// before, who was given up by `counted`.
+    /// Counts a connection of a proxy for the client that it speaks for now. The one before has
+    /// left. True: it is counted.
     ///
     /// # Errors
     /// [`Refusal`]: 403, 429. Then nobody is counted for the connection.
     pub(crate) fn forward(
         &mut self,
         client: IpAddr,
-        counted: &mut Option<Network>,
         limits: &Limits,
         now: Tick,
-    ) -> Result<(), Refusal> {
-        self.leave(counted);
+    ) -> Result<bool, Refusal> {
         if self.denies(client) {
             return Err(refusal(Reason::Deny));
         }
-        if let Some(network) = self.counts(client) {
-            self.sweep(limits, now);
-            *counted = Some(self.occupy(network, limits).map_err(refusal)?);
-        }
-        Ok(())
+        let Some(network) = self.counts(client) else { return Ok(false) };
+        self.sweep(limits, now);
+        self.occupy(network, limits).map_err(refusal)?;
+        Ok(true)
     }
 
-    /// A client that was counted leaves.
-    pub(crate) fn leave(&mut self, counted: &mut Option<Network>) {
-        if let Some(source) = counted.take().and_then(|network| self.sources.get_mut(&network)) {
+    /// A client leaves, if it was counted under this peer's address; then it is no more.
+    pub(crate) fn leave(&mut self, peer: Peer, is_counted: &mut bool) {
+        if std::mem::take(is_counted)
+            && let Peer::Tcp(address) = peer
+            && let Some(source) = self.sources.get_mut(&network_of(address.ip()))
+        {
             source.clients = source.clients.saturating_sub(1);
         }
     }
@@ -150,14 +145,13 @@ impl Gate {
 
     /// What the address is counted under, if it is counted.
     fn counts(&self, address: IpAddr) -> Option<Network> {
-        let address = address.to_canonical();
-        let bits = if address.is_ipv4() { 32 } else { 64 };
-        (self.counts_loopback || !is_loopback(address)).then(|| Network::around(address, bits))
+        let is_counted = self.counts_loopback || !is_loopback(address.to_canonical());
+        is_counted.then(|| network_of(address))
     }
 
     /// Counts a new connection. Those who are turned away do not count: else a crowd that tries
     /// again would never get in.
-    fn count(&mut self, network: Network, limits: &Limits, now: Tick) -> Result<Network, Reason> {
+    fn count(&mut self, network: Network, limits: &Limits, now: Tick) -> Result<(), Reason> {
         self.sweep(limits, now);
         let source = self.sources.entry(network).or_default();
         if !source.arrivals.has_room(limits.max_new_per_ip, now) {
@@ -167,16 +161,16 @@ impl Gate {
         if let Some(source) = self.sources.get_mut(&network) {
             source.arrivals.take(limits.max_new_per_ip, now);
         }
-        Ok(network)
+        Ok(())
     }
 
-    fn occupy(&mut self, network: Network, limits: &Limits) -> Result<Network, Reason> {
+    fn occupy(&mut self, network: Network, limits: &Limits) -> Result<(), Reason> {
         let source = self.sources.entry(network).or_default();
         if source.clients >= limits.max_per_ip {
             return Err(Reason::MaxPerIp);
         }
         source.clients += 1;
-        Ok(network)
+        Ok(())
     }
 
     /// Forgets addresses of which nothing is to be known any more, now and then: in the long run
@@ -192,6 +186,12 @@ impl Gate {
             self.sweep_at = SWEEP_MIN.max(2 * self.sources.len());
         }
     }
+}
+
+/// What an address is counted under.
+fn network_of(address: IpAddr) -> Network {
+    let address = address.to_canonical();
+    Network::around(address, if address.is_ipv4() { 32 } else { 64 })
 }
 
 /// What somebody is told who does not get in.
@@ -238,8 +238,8 @@ mod tests {
         admit(&mut gate, "192.0.2.7").unwrap();
         assert_eq!(admit(&mut gate, "192.0.2.7"), Err(Reason::MaxPerIp));
         admit(&mut gate, "192.0.2.8").unwrap();
-        gate.leave(&mut first);
-        gate.leave(&mut first);
+        gate.leave(tcp("192.0.2.7"), &mut first);
+        gate.leave(tcp("192.0.2.7"), &mut first);
         admit(&mut gate, "192.0.2.7").unwrap();
         assert_eq!(admit(&mut gate, "::ffff:192.0.2.7"), Err(Reason::MaxPerIp), "it is the same");
     }
@@ -259,8 +259,9 @@ mod tests {
     fn of_one_address_so_many_come_at_once_and_as_many_in_the_next_five_seconds() {
         let (mut gate, limits) = (gate(|_| {}), limits());
         let mut comes = |now| {
-            let mut counted = gate.admit(tcp("192.0.2.7"), &limits, Tick(now))?;
-            gate.leave(&mut counted);
+            let peer = tcp("192.0.2.7");
+            let mut is_counted = gate.admit(peer, &limits, Tick(now))?;
+            gate.leave(peer, &mut is_counted);
             Ok(())
         };
         for _ in 0..5 {
@@ -277,14 +278,14 @@ mod tests {
         let mut strict = gate(|config| config.limit_loopback = true);
         for _ in 0..100 {
             for peer in [tcp("127.0.0.1"), tcp("::1"), tcp("::ffff:127.0.0.1"), Peer::Unix] {
-                assert_eq!(usual.admit(peer, &limits, Tick(0)), Ok(None));
+                assert_eq!(usual.admit(peer, &limits, Tick(0)), Ok(false));
             }
         }
         for _ in 0..2 {
             strict.admit(tcp("127.0.0.1"), &limits, Tick(0)).unwrap();
         }
         assert_eq!(strict.admit(tcp("127.0.0.1"), &limits, Tick(0)), Err(Reason::MaxPerIp));
-        assert_eq!(strict.admit(Peer::Unix, &limits, Tick(0)), Ok(None));
+        assert_eq!(strict.admit(Peer::Unix, &limits, Tick(0)), Ok(false));
     }
 
     #[test]
@@ -296,22 +297,24 @@ mod tests {
         });
         assert_eq!(gate.admit(tcp("198.51.100.9"), &limits, Tick(0)), Err(Reason::Deny));
         for _ in 0..100 {
-            assert_eq!(gate.admit(tcp("10.1.1.1"), &limits, Tick(0)), Ok(None));
+            assert_eq!(gate.admit(tcp("10.1.1.1"), &limits, Tick(0)), Ok(false));
         }
-        let forward = |gate: &mut Gate, client: &str, place: &mut Option<Network>| {
-            gate.forward(client.parse().unwrap(), place, &limits, Tick(0))
+        let forward = |gate: &mut Gate, client: &str| {
+            let result = gate.forward(client.parse().unwrap(), &limits, Tick(0));
+            result.map_err(|refusal| refusal.status)
         };
-        let mut places = [None; 3];
-        for (at, place) in places.iter_mut().enumerate() {
-            let result = forward(&mut gate, "192.0.2.7", place);
-            let status = result.map_or_else(|refusal| refusal.status, |_| 200);
-            assert_eq!(status, if at < 2 { 200 } else { 429 });
+        let mut is_counted = false;
+        for expected in [Ok(true), Ok(true), Err(429)] {
+            let result = forward(&mut gate, "192.0.2.7");
+            assert_eq!(result, expected);
+            is_counted |= result == Ok(true);
         }
         // The same connection goes on with the request of somebody else: a place is free.
-        forward(&mut gate, "192.0.2.8", &mut places[0]).unwrap();
-        forward(&mut gate, "192.0.2.7", &mut places[2]).unwrap();
-        let denied = forward(&mut gate, "198.51.100.9", &mut places[2]);
-        assert_eq!((denied.unwrap_err().status, places[2]), (403, None));
+        gate.leave(tcp("192.0.2.7"), &mut is_counted);
+        assert_eq!((forward(&mut gate, "192.0.2.8"), is_counted), (Ok(true), false));
+        assert_eq!(forward(&mut gate, "192.0.2.7"), Ok(true));
+        assert_eq!(forward(&mut gate, "198.51.100.9"), Err(403));
+        assert_eq!(forward(&mut gate, "127.0.0.1"), Ok(false));
     }
 
     #[test]
@@ -334,8 +337,8 @@ mod tests {
             for host in 0..256u32 {
                 let peer = Peer::Tcp((IpAddr::from((round * 256 + host).to_be_bytes()), 1).into());
                 // Half of the addresses are 0.x and 127.x no less than others: all are counted.
-                let mut counted = gate.admit(peer, &limits, Tick(round * 60)).unwrap();
-                gate.leave(&mut counted);
+                let mut is_counted = gate.admit(peer, &limits, Tick(round * 60)).unwrap();
+                gate.leave(peer, &mut is_counted);
             }
         }
         assert!(gate.sources.len() <= 2 * SWEEP_MIN, "{}", gate.sources.len());
@@ -345,12 +348,11 @@ mod tests {
     fn addresses_that_a_proxy_told_of_are_forgotten() {
         let limits = limits();
         let mut gate = gate(|config| config.trusted_proxies.push("10.0.0.0/8".parse().unwrap()));
-        let mut counted = None;
         for number in 0..20_000u32 {
-            let ip = std::net::Ipv4Addr::from(0xc000_0000 + number);
-            gate.forward(ip.into(), &mut counted, &limits, Tick(0)).unwrap();
+            let ip = IpAddr::from(std::net::Ipv4Addr::from(0xc000_0000 + number));
+            let mut is_counted = gate.forward(ip, &limits, Tick(0)).unwrap();
+            gate.leave(Peer::Tcp((ip, 1).into()), &mut is_counted);
         }
-        gate.leave(&mut counted);
         gate.admit(tcp("10.1.1.1"), &limits, Tick(100_000)).unwrap();
         assert!(gate.sources.len() <= 2 * SWEEP_MIN, "{}", gate.sources.len());
     }
@@ -363,7 +365,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(gate.admit(tcp("192.0.2.7"), &limits, Tick(0)), Err(Reason::MaxPerIp));
         }
-        gate.leave(&mut first);
+        gate.leave(tcp("192.0.2.7"), &mut first);
         assert!(gate.admit(tcp("192.0.2.7"), &limits, Tick(0)).is_ok());
     }
 }

@@ -270,7 +270,7 @@ impl Context<'_> {
 
     /// What `authorize` called the client, for as long as its request or WebSocket lasts.
     pub fn grant(&self, conn: ConnId) -> Option<Grant> {
-        self.hub.clients.get(conn)?.grant
+        self.hub.clients.get(conn)?.grant()
     }
 
     /// Lets pages of these origins connect from now on, in place of `Config::origins`. Whoever is

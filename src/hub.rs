@@ -126,7 +126,7 @@ impl Hub {
         key: Option<&str>,
     ) -> Result<(TopicNumber, EntryId), Refusal> {
         let now = self.turn.now;
-        let grant = self.clients.get(conn).and_then(|client| client.grant);
+        let grant = self.clients.get(conn).and_then(|client| client.grant());
         let appended = match key {
             None => self.log.append(topic, message, None, now).map(|it| (it, true)),
             Some(key) => self.log.append_once(topic, message, &own_key(grant, key), now),
@@ -366,24 +366,22 @@ impl Hub {
         let Some(client) = self.clients.get_mut(conn).filter(|client| client.is_proxy) else {
             return Ok(());
         };
-        self.gate.leave(&mut client.source);
+        self.gate.leave(client.connection.peer, &mut client.is_counted);
         let found = self.gate.client_of(request);
         let peer = found.as_ref().ok().copied().flatten().map(Peer::Tcp);
         request.peer = peer.unwrap_or_else(|| client.stream.peer());
         client.connection.peer = request.peer;
-        match found? {
-            Some(address) => {
-                let (limits, now) = (&self.turn.limits, self.turn.now);
-                self.gate.forward(address.ip(), &mut client.source, limits, now)
-            }
-            None => Ok(()),
+        if let Some(address) = found? {
+            let (limits, now) = (&self.turn.limits, self.turn.now);
+            client.is_counted = self.gate.forward(address.ip(), limits, now)?;
         }
+        Ok(())
     }
 
     /// A connection of a proxy that rests is nobody's.
     pub(crate) fn give_back(&mut self, conn: ConnId) {
         if let Some(client) = self.clients.get_mut(conn).filter(|client| client.is_proxy) {
-            self.gate.leave(&mut client.source);
+            self.gate.leave(client.connection.peer, &mut client.is_counted);
         }
     }
 

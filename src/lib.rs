@@ -38,6 +38,7 @@
 //!  9  connection  one client's protocol as a state machine
 //!  8  stage       what a connection is in the middle of
 //!     control     from a request of the owner's to what is wanted
+//!     rare        what few connections have
 //!  7  live        a WebSocket after its opening  long_poll  an answer held back
 //!     routes      from a request to an answer
 //!  6  event       what a connection tells        exchange   the writing of one answer
@@ -120,6 +121,7 @@ mod percent;
 mod perform;
 mod poll;
 mod process;
+mod rare;
 mod readers;
 mod remote;
 mod response;

@@ -271,10 +271,13 @@ limits! {
     drain: time = s(10), flag "drain", zero true;
 }
 
+/// What an idle client takes (`tests/memory.rs`), and a little for lists that grow.
+const CLIENT_BYTES: usize = 320;
+
 impl Limits {
     /// The most memory that clients and history can take, should every client be at every limit.
     ///
-    /// A client is 512 bytes, and at most: an unfinished message, with up to twice its length
+    /// A client is 320 bytes, and at most: an unfinished message, with up to twice its length
     /// reserved; what waits for it, which may pass `outbox_soft`, or 64 KiB should that be less, by
     /// one answer or 64 KiB from the log, or `outbox` by one message. All of them together hold at
     /// most `memory`, which what one client gets in one turn may pass.
@@ -285,7 +288,8 @@ impl Limits {
         let client = [self.head_bytes, self.max_message.saturating_mul(2), self.turn_read, waiting];
         let client = client.into_iter().fold(0, usize::saturating_add);
         let all = self.max_clients.saturating_mul(client).min(self.memory.saturating_add(client));
-        let slots = self.max_clients.saturating_add(self.control_clients).saturating_mul(512);
+        let slots =
+            self.max_clients.saturating_add(self.control_clients).saturating_mul(CLIENT_BYTES);
         all.saturating_add(slots).saturating_add(self.history_total)
     }
 

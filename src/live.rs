@@ -27,7 +27,6 @@ use crate::websocket::{self, Fault, Incoming, WebSocket};
 #[derive(Debug)]
 pub(crate) struct Live {
     frames: WebSocket,
-    id: ConnId,
     /// When to ping, or when the pong has not come.
     ping: Tick,
     awaits_pong: bool,
@@ -36,10 +35,14 @@ pub(crate) struct Live {
     /// How what it is sent is compressed, if that was agreed on.
     deflate: Option<Window>,
     /// A pong for a peer that takes no bytes; the newest ping is the one that counts.
-    pong: Option<Box<[u8]>>,
+    pong: Option<Box<Pong>>,
     /// It speaks pousse.v1, else text mode.
     session: Option<Box<Session>>,
 }
+
+/// What the peer put into its ping. Few owe one, so it is behind a box of one word.
+#[derive(Debug)]
+struct Pong(Box<[u8]>);
 
 /// What came of taking from the log.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,7 +91,6 @@ impl Live {
     pub(crate) fn new(id: ConnId, upgrade: &Upgrade, turn: &Turn) -> Self {
         let mut live = Self {
             frames: WebSocket::new(upgrade.window().is_some()),
-            id,
             ping: Tick::NEVER,
             awaits_pong: false,
             is_closing: false,
@@ -96,7 +98,7 @@ impl Live {
             pong: None,
             session: upgrade.is_session().then(Box::default),
         };
-        live.rest_until_next_ping(turn);
+        live.rest_until_next_ping(id, turn);
         live
     }
 
@@ -108,6 +110,7 @@ impl Live {
     /// Takes bytes until something has come of them that concerns others.
     pub(crate) fn receive<'s>(
         &mut self,
+        id: ConnId,
         input: &mut &'s mut [u8],
         out: &mut Outgoing,
         turn: &mut Turn,
@@ -139,7 +142,8 @@ impl Live {
                     match session::parse(&text) {
                         Ok(command) => return Heard::Message(Event::Command(Box::new(command))),
                         Err((refusal, reference)) => {
-                            let refused = self.refuse_command(&refusal, &reference, out, turn);
+                            let refused =
+                                self.refuse_command(id, (&refusal, &reference), out, turn);
                             if let Err(fault) = refused {
                                 return Heard::Failed(fault);
                             }
@@ -155,14 +159,14 @@ impl Live {
                 }
                 // A peer that takes no bytes gets one pong when it does, not a queue of them.
                 Ok(Some(Incoming::Ping(payload))) if out.is_blocked() => {
-                    self.pong = Some(payload.into_owned().into());
+                    self.pong = Some(Box::new(Pong(payload.into_owned().into())));
                 }
                 Ok(Some(Incoming::Ping(payload))) => out
                     .outbox(turn)
                     .write_with(|out| websocket::put_control(out, Control::Pong, &payload)),
                 Ok(Some(Incoming::Pong)) if self.awaits_pong => {
                     self.awaits_pong = false;
-                    self.rest_until_next_ping(turn);
+                    self.rest_until_next_ping(id, turn);
                 }
                 Ok(Some(Incoming::Pong)) => {}
                 Err(fault) => return Heard::Failed(self.fail(fault, out, turn)),
@@ -217,6 +221,7 @@ impl Live {
     /// [`SendError`]; then nothing was taken.
     pub(crate) fn send(
         &mut self,
+        id: ConnId,
         message: Message<'_>,
         out: &mut Outgoing,
         turn: &mut Turn,
@@ -230,7 +235,7 @@ impl Live {
         if let Some(why) = why {
             turn.counters.count_refused(why);
             if out.outbox(turn).is_to_be_told() {
-                log::info!("event=refused client={} transport=websocket reason={why}", self.id);
+                log::info!("event=refused client={id} transport=websocket reason={why}");
             }
             return Err(SendError::Full);
         }
@@ -267,8 +272,8 @@ impl Live {
     /// It was one too many: the WebSocket is closing.
     pub(crate) fn refuse_command(
         &mut self,
-        refusal: &Refusal,
-        reference: &Reference,
+        id: ConnId,
+        (refusal, reference): (&Refusal, &Reference),
         out: &mut Outgoing,
         turn: &mut Turn,
     ) -> Result<(), Fault> {
@@ -278,7 +283,7 @@ impl Live {
             return Err(self.fail(FLOOD, out, turn));
         }
         turn.counters.count_refused(refusal.reason);
-        log::info!("event=refused client={} transport=websocket {refusal}", self.id);
+        log::info!("event=refused client={id} transport=websocket {refusal}");
         session::put_error(out.outbox(turn), refusal, reference);
         Ok(())
     }
@@ -286,6 +291,7 @@ impl Live {
     /// Takes what is due from the log.
     pub(crate) fn fill(
         &mut self,
+        id: ConnId,
         cursor: &mut Cursor,
         out: &mut Outgoing,
         log: &Log,
@@ -303,7 +309,7 @@ impl Live {
             }
             let outbox = if is_behind { out.outbox(turn) } else { return Filled::All };
             let form = Form::Frame.deflated(self.deflate);
-            return match cursor.take(self.id, (form, u64::MAX), log, outbox, turn) {
+            return match cursor.take(id, (form, u64::MAX), log, outbox, turn) {
                 true => Filled::More,
                 false => Filled::All,
             };
@@ -315,7 +321,7 @@ impl Live {
                 turn.counters.gaps += 1;
             }
             let form = Form::Session.deflated(self.deflate);
-            if cursor.take(self.id, (form, session.upto()), log, outbox, turn) {
+            if cursor.take(id, (form, session.upto()), log, outbox, turn) {
                 return Filled::More;
             }
         }
@@ -331,8 +337,8 @@ impl Live {
 
     /// Sends the pong that had to wait.
     fn send_pong(&mut self, out: &mut Outgoing, turn: &mut Turn) {
-        if let Some(payload) = self.pong.take_if(|_| out.bytes() == 0) {
-            out.outbox(turn).write_with(|out| websocket::put_control(out, Control::Pong, &payload));
+        if let Some(pong) = self.pong.take_if(|_| out.bytes() == 0) {
+            out.outbox(turn).write_with(|out| websocket::put_control(out, Control::Pong, &pong.0));
         }
     }
 
@@ -387,7 +393,7 @@ impl Live {
         self.pong = None;
     }
 
-    fn rest_until_next_ping(&mut self, turn: &Turn) {
-        self.ping = turn.now.after(turn.spread(turn.limits.ping, self.id));
+    fn rest_until_next_ping(&mut self, id: ConnId, turn: &Turn) {
+        self.ping = turn.now.after(turn.spread(turn.limits.ping, id));
     }
 }

@@ -14,7 +14,8 @@ use crate::topic::TopicNumber;
 /// Those who read one topic.
 #[derive(Debug, Default)]
 struct OfTopic {
-    list: Vec<Reader>,
+    /// Their slots.
+    list: Vec<u32>,
     /// When the oldest entry that is being offered was published, and the oldest that came since.
     since: Option<Instant>,
     since_next: Option<Instant>,
@@ -34,15 +35,6 @@ struct OfTopic {
 /// older to be given, and asks for it again, is behind like one who takes nothing.
 const UNFINISHED_ROUNDS_MAX: u32 = 64;
 
-/// One who reads a topic.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader {
-    /// The client's slot.
-    pub(crate) client: u32,
-    /// Which of the client's readings.
-    pub(crate) reading: u32,
-}
-
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
@@ -56,27 +48,22 @@ pub(crate) struct Readers {
 
 impl Readers {
     /// One more; its place in the topic's list.
-    pub(crate) fn join(&mut self, number: TopicNumber, reader: Reader) -> u32 {
+    pub(crate) fn join(&mut self, number: TopicNumber, slot: u32) -> u32 {
         let at = number.0 as usize;
         if self.of.len() <= at {
             self.of.resize_with(at + 1, OfTopic::default);
         }
         let Some(readers) = self.of.get_mut(at) else { return u32::MAX };
         let place = u32::try_from(readers.list.len()).unwrap_or(u32::MAX);
-        readers.list.push(reader);
+        readers.list.push(slot);
         place
     }
 
     /// One fewer; who is at its place now.
-    pub(crate) fn leave(&mut self, number: TopicNumber, place: u32) -> Option<Reader> {
+    pub(crate) fn leave(&mut self, number: TopicNumber, place: u32) -> Option<u32> {
         let list = &mut self.of.get_mut(number.0 as usize)?.list;
         list.swap_remove(place as usize);
         list.get(place as usize).copied()
-    }
-
-    /// Who is at this place.
-    pub(crate) fn get_mut(&mut self, number: TopicNumber, place: u32) -> Option<&mut Reader> {
-        self.of.get_mut(number.0 as usize)?.list.get_mut(place as usize)
     }
 
     /// The topic has new entries: its readers are to be offered them.
@@ -126,7 +113,7 @@ impl Readers {
     ///
     /// Goes from the end to the beginning, so that whoever leaves meanwhile, and is replaced by the
     /// last of the list, makes nobody be passed over.
-    pub(crate) fn next(&mut self, number: TopicNumber) -> Option<Reader> {
+    pub(crate) fn next(&mut self, number: TopicNumber) -> Option<u32> {
         let readers = self.of.get_mut(number.0 as usize)?;
         readers.next = readers.next.min(readers.list.len()).checked_sub(1)?;
         readers.list.get(readers.next).copied()

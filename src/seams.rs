@@ -168,7 +168,7 @@ impl<H: Handler> Rehearsal<H> {
             let hub = &mut self.app.hub;
             let Some(mut client) = hub.clients.remove(id, &mut hub.log) else { continue };
             client.part();
-            hub.gate.leave(&mut client.source);
+            hub.gate.leave(client.connection.peer, &mut client.is_counted);
             self.app.farewell(&client, Reason::Gone);
         }
         done

@@ -62,7 +62,7 @@ pub struct Server<H> {
     slow_told: Option<Instant>,
     slow_untold: u64,
     /// Clients whose deadline has come, and those to be forgotten: lists that are reused.
-    pub(crate) due: Vec<ConnId>,
+    pub(crate) due: Vec<u32>,
     pub(crate) done: Vec<ConnId>,
     pub(crate) started: Instant,
     /// The server is ending.
@@ -386,13 +386,14 @@ impl<H: Handler> Server<H> {
         let now = self.app.hub.turn.now;
         let mut due = std::mem::take(&mut self.due);
         self.deadlines.take(now, &mut due);
-        for id in due.drain(..) {
+        for slot in due.drain(..) {
             let hub = &mut self.app.hub;
-            let Some(client) = hub.clients.get_mut(id) else { continue };
+            let Some(client) = hub.clients.at_slot_mut(slot) else { continue };
             if client.armed > now {
-                // It was armed anew for another tick since.
+                // It was armed anew for another tick since, or is another client.
                 continue;
             }
+            let id = client.connection.id;
             client.armed = Tick::NEVER;
             let event = client.connection.handle_timeout(&mut hub.turn);
             hub.clients.touch(id);
@@ -458,6 +459,7 @@ impl<H: Handler> Server<H> {
             visited += 1;
             if let Some(client) = self.app.hub.clients.get_mut(id) {
                 client.is_touched = false;
+                client.is_spent = false;
             }
             self.visit(id);
             if visited % 16 == 0 && net::now() >= until {
@@ -506,7 +508,7 @@ impl<H: Handler> Server<H> {
     fn visit(&mut self, id: ConnId) -> Visit {
         let hub = &mut self.app.hub;
         let Some(client) = hub.clients.get_mut(id) else { return Visit::Done };
-        if client.spent_in == hub.turn.number {
+        if client.is_spent {
             return Visit::Unfinished;
         }
         let before = hub.turn.counters.written_bytes;
@@ -522,7 +524,7 @@ impl<H: Handler> Server<H> {
                     let written = hub.turn.counters.written_bytes - before;
                     if written >= hub.turn.limits.turn_write as u64 {
                         // Whoever is touched now is visited in the next turn, which does not wait.
-                        client.spent_in = hub.turn.number;
+                        client.is_spent = true;
                         hub.clients.touch(id);
                         return Visit::Unfinished;
                     }
@@ -552,10 +554,10 @@ impl<H: Handler> Server<H> {
         }
         let deadline = connection.deadline();
         if deadline < client.armed {
-            client.armed = self.deadlines.arm(deadline, id);
+            client.armed = self.deadlines.arm(deadline, id.index());
         }
         let is_left = !connection.cursor.readings.is_empty() && !connection.is_reading();
-        let is_given_back = client.source.is_some() && connection.stage.is_resting();
+        let is_given_back = client.is_counted && connection.stage.is_resting();
         let is_done = connection.is_done();
         let wants_turn = connection.has_kept(&hub.turn)
             || client.is_readable && connection.wants_input(&hub.turn);

@@ -36,16 +36,23 @@ use crate::topic::TopicNumber;
 pub(crate) const REF_BYTES_MAX: usize = 128;
 
 /// What a client of pousse.v1 is owed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Session {
-    /// Subscriptions that are answered when their backlog has been given.
-    pending: Vec<Pending>,
-    /// Until then nothing above this is sent.
-    upto: u64,
+    /// While topics catch up; a box, for most clients are through with it.
+    catching_up: Option<Box<CatchingUp>>,
     /// A ping was sent: its place beside it.
     pub(crate) owes_place: bool,
     /// Wrong commands.
     wrong: Bucket,
+}
+
+/// Topics that are given what was published before they were subscribed.
+#[derive(Debug)]
+struct CatchingUp {
+    /// Subscriptions that are answered when their backlog has been given.
+    pending: Vec<Pending>,
+    /// Until then nothing above this is sent.
+    upto: u64,
 }
 
 #[derive(Debug)]
@@ -72,34 +79,25 @@ pub(crate) enum What {
     Publish { topic: String, kind: Kind, payload: Vec<u8>, key: Option<String> },
 }
 
-impl Default for Session {
-    fn default() -> Self {
-        Self { pending: Vec::new(), upto: u64::MAX, owes_place: false, wrong: Bucket::default() }
-    }
-}
-
 impl Session {
     /// Nothing above this is to be sent yet.
     pub(crate) fn upto(&self) -> u64 {
-        self.upto
+        self.stands(u64::MAX)
     }
 
     /// Whether a topic is catching up.
     pub(crate) fn is_catching_up(&self) -> bool {
-        !self.pending.is_empty()
+        self.catching_up.is_some()
     }
 
     /// The place up to which it is given what it reads, if `position` is where its cursor is.
     pub(crate) fn stands(&self, position: u64) -> u64 {
-        match self.is_catching_up() {
-            true => self.upto,
-            false => position,
-        }
+        self.catching_up.as_ref().map_or(position, |it| it.upto)
     }
 
     /// Subscriptions that wait for their answer.
     pub(crate) fn pending(&self) -> usize {
-        self.pending.len()
+        self.catching_up.as_ref().map_or(0, |it| it.pending.len())
     }
 
     /// A topic is read from now on, or (`is_new` is false) was before. It is answered at once if
@@ -115,38 +113,34 @@ impl Session {
         log: &Log,
         outbox: &mut Outbox,
     ) {
-        self.upto = self.stands(position);
-        let waits = match is_new {
-            true => self.is_catching_up() || has_backlog,
-            false => self.pending.iter().any(|it| it.topic == topic),
+        let waits = match (is_new, &self.catching_up) {
+            (true, catching_up) => catching_up.is_some() || has_backlog,
+            (false, Some(it)) => it.pending.iter().any(|it| it.topic == topic),
+            (false, None) => false,
         };
-        if waits {
-            return self.pending.push(Pending { topic, reference });
+        if !waits {
+            return put_subscribed(outbox, log, topic, self.stands(position), &reference);
         }
-        put_subscribed(outbox, log, topic, self.upto, &reference);
-        if !self.is_catching_up() {
-            self.upto = u64::MAX;
-        }
+        let begin = || Box::new(CatchingUp { pending: Vec::new(), upto: position });
+        let catching_up = self.catching_up.get_or_insert_with(begin);
+        catching_up.pending.push(Pending { topic, reference });
     }
 
     /// The backlog has been given: answers those who waited for it.
     pub(crate) fn caught_up(&mut self, log: &Log, outbox: &mut Outbox) {
-        for Pending { topic, reference } in std::mem::take(&mut self.pending) {
-            put_subscribed(outbox, log, topic, self.upto, &reference);
+        let Some(caught_up) = self.catching_up.take() else { return };
+        for Pending { topic, reference } in caught_up.pending {
+            put_subscribed(outbox, log, topic, caught_up.upto, &reference);
         }
-        self.upto = u64::MAX;
     }
 
     /// The subscriptions of this topic that still wait are over; returns what they go by.
     pub(crate) fn give_up(&mut self, topic: TopicNumber) -> Vec<Reference> {
-        let (gone, pending) = std::mem::take(&mut self.pending)
-            .into_iter()
-            .partition::<Vec<_>, _>(|it| it.topic == topic);
-        self.pending = pending;
-        if self.pending.is_empty() {
-            self.upto = u64::MAX;
-        }
-        gone.into_iter().map(|it| it.reference).collect()
+        let Some(catching_up) = &mut self.catching_up else { return Vec::new() };
+        let gone = catching_up.pending.extract_if(.., |it| it.topic == topic);
+        let gone = gone.map(|it| it.reference).collect();
+        self.catching_up.take_if(|it| it.pending.is_empty());
+        gone
     }
 
     /// Counts a wrong command; false if they have become a flood.

@@ -21,7 +21,7 @@ pub(crate) enum Stage {
     /// A request is with the loop, which will answer.
     Deciding,
     /// An answer is held back until there is something, or until the wait is over.
-    LongPoll(Box<LongPoll>),
+    LongPoll(LongPoll),
     /// A file is on its way.
     File(Box<DiskFile>),
     /// An answer that never ends.

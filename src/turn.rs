@@ -29,8 +29,6 @@ const JOINED_MAX: usize = 8;
 pub struct Turn {
     /// The present moment.
     pub now: Tick,
-    /// Counts the turns.
-    pub(crate) number: u64,
     /// Every limit.
     pub limits: Limits,
     /// Every counter.
@@ -70,7 +68,6 @@ impl Turn {
         origins.list(&config.origins);
         Self {
             now: Tick(0),
-            number: 0,
             limits: config.limits.clone(),
             counters: Counters::default(),
             origins,
@@ -89,7 +86,6 @@ impl Turn {
     /// Begins the next turn.
     pub fn begin(&mut self, now: Tick, unix_s: u64) {
         self.now = now;
-        self.number += 1;
         self.unix_s = unix_s;
         self.handshakes_left = self.limits.turn_handshakes;
         self.deflate_left = deflate::TURN_BYTES;

@@ -33,7 +33,7 @@ const FLOORS: &[&[&str]] = &[
     &["cursor", "gate", "poll", "session"],
     &["event", "event_stream", "exchange", "listeners"],
     &["live", "long_poll", "routes"],
-    &["control", "stage"],
+    &["control", "rare", "stage"],
     &["connection"],
     &["clients"],
     &["hub"],

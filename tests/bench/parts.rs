@@ -262,13 +262,13 @@ fn delivery(entries: usize, times: usize) {
 fn sweep(times: usize) {
     let mut deadlines = Deadlines::default();
     for index in 0..1_000_000 {
-        deadlines.arm(Tick(1 + index % 1000), ConnId::new(index, 1));
+        deadlines.arm(Tick(1 + index % 1000), index);
     }
     let mut due = Vec::new();
     for tick in 1..=u32::try_from(times).unwrap() {
         deadlines.take(Tick(tick), &mut due);
-        for id in due.drain(..) {
-            deadlines.arm(Tick(tick + 1000), id);
+        for index in due.drain(..) {
+            deadlines.arm(Tick(tick + 1000), index);
         }
     }
 }
@@ -277,7 +277,7 @@ fn sweep(times: usize) {
 fn empty_sweep(times: usize) {
     let mut deadlines = Deadlines::default();
     for index in 0..1_000_000 {
-        deadlines.arm(Tick(500 + index % 500), ConnId::new(index, 1));
+        deadlines.arm(Tick(500 + index % 500), index);
     }
     let mut due = Vec::new();
     for _ in 0..times {

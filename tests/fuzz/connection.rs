@@ -55,7 +55,7 @@ fn client_bytes_max(limits: &Limits) -> usize {
     alone.max_clients = 1;
     alone.control_clients = 0;
     alone.history_total = 0;
-    alone.memory_bytes_max() - 512
+    alone.memory_bytes_max() - 320
 }
 
 /// The far end of a socket.

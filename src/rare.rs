@@ -1,0 +1,49 @@
+//! What few connections have, or not for long: bytes that are kept unread, and an ending.
+//!
+//! It is a word to those who have neither, and a box to those who had: whoever needed it once
+//! needs it again, and at last everyone has an ending.
+
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::event::Ending;
+use crate::metrics::Reason;
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub(crate) struct Rare(Option<Box<Parts>>);
+
+#[derive(Debug, Default)]
+struct Parts {
+    kept: Option<Box<[u8]>>,
+    ending: Option<Ending>,
+}
+
+impl Rare {
+    fn parts(&mut self) -> &mut Parts {
+        self.0.get_or_insert_default()
+    }
+
+    /// Bytes behind a request that is not answered yet, or behind this turn's last message.
+    pub(crate) fn kept(&self) -> Option<&[u8]> {
+        self.0.as_ref()?.kept.as_deref()
+    }
+
+    pub(crate) fn keep(&mut self, bytes: &[u8]) {
+        self.parts().kept = Some(bytes.into());
+    }
+
+    pub(crate) fn take_kept(&mut self) -> Option<Box<[u8]>> {
+        self.0.as_mut()?.kept.take()
+    }
+
+    /// How it ended or is ending, if anything is known of it.
+    pub(crate) fn ending(&self) -> Option<&Ending> {
+        self.0.as_ref()?.ending.as_ref()
+    }
+
+    /// Notes how it ended; what is known first is true.
+    pub(crate) fn ending_is(&mut self, code: CloseCode, reason: &str, why: Reason) {
+        let ending = || Ending { code, reason: reason.to_owned(), why };
+        self.parts().ending.get_or_insert_with(ending);
+    }
+}
