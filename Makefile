@@ -38,6 +38,8 @@ simulate: ## the loop on a machine made of memory: SEEDS=10000, or one again: SE
 	$(SIMULATION) -- --nocapture --test-threads=1
 
 simulate-mutants: ## shows that the simulation finds bugs that are put in on purpose
+	@command -v patch >/dev/null || { \
+	  echo "make simulate-mutants wants patch (Debian: apt-get install patch)"; exit 1; }
 	tests/simulation/mutants.sh
 
 autobahn: ## Autobahn's 517 cases against examples/echo (AUTOBAHN="'9.*'": only these)
@@ -47,6 +49,8 @@ autobahn: ## Autobahn's 517 cases against examples/echo (AUTOBAHN="'9.*'": only 
 	$(PYTHON) tests/autobahn/run.py $(AUTOBAHN)
 
 interop: ## pousse and clients that other people wrote: websockets of Python, ws of Node
+	@for tool in $(PYTHON) npm; do command -v $$tool >/dev/null || { \
+	  echo "make interop wants $$tool (Debian: apt-get install python3-venv nodejs npm)"; exit 1; }; done
 	$(PYTHON) -m venv --clear tests/interop/.venv
 	tests/interop/.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --requirement tests/interop/requirements.txt
@@ -68,6 +72,7 @@ check: ## what a change has to pass beside the tests: form, lints, docs, each fe
 
 fuzz: ## looks for what breaks a promise, each target so long (SECONDS=60 TARGETS="oracle heads")
 	tests/fuzz/run.sh $(SECONDS) $(TARGETS)
+
 BENCH = $(CARGO) build --quiet --release --bins --examples && \
   $(CARGO) run --quiet --release --example bench --
 

@@ -35,7 +35,8 @@ pub enum Error {
     /// The system's readiness queue failed: nothing can be served any more.
     Poll(io::Error),
     /// This process is a fork of the one that made the server, and has the same sockets: two loops
-    /// would take each other's bytes. The server goes on in the other.
+    /// would take each other's bytes. The server goes on in the other. Whoever forks in a handler
+    /// has it within a tick, not at once.
     Forked,
     /// A handler panicked. Its connection is closed with 1011, the server goes on.
     Panicked(String),

@@ -239,11 +239,11 @@ impl Live {
             }
             return Err(SendError::Full);
         }
-        out.outbox(turn).add_message();
         match self.session {
             Some(_) => self.put(Kind::Text, &session::direct(message), out, turn),
             None => self.put(message.kind(), message.as_bytes(), out, turn),
         }
+        out.outbox(turn).add_message();
         Ok(())
     }
 

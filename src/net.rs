@@ -92,8 +92,8 @@ mod real {
         asked
     }
 
-    /// As long as no answer comes it is asked again; after the last question the socket ends
-    /// (`ETIMEDOUT`).
+    /// As long as no answer comes it is asked again, until the socket ends (`ETIMEDOUT`): after the
+    /// last question; but where there is a `TCP_USER_TIMEOUT`, Linux goes by that instead.
     const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
     const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
     #[cfg(target_os = "linux")]

@@ -90,10 +90,14 @@ impl Outbox {
         }
     }
 
-    /// What is appended next, to the tail, is a message for this client alone.
+    /// What was appended last is a message for this client alone.
     pub(crate) fn add_message(&mut self) {
+        // A piece that is shared seals the tail, so what is behind it is empty.
+        match self.chunks.back_mut().filter(|_| self.tail.is_empty()) {
+            Some(last) => last.messages += 1,
+            None => self.tail_messages += 1,
+        }
         self.messages += 1;
-        self.tail_messages += 1;
     }
 
     /// Whether it is to be told that too much waits: once, until nothing does.
@@ -355,8 +359,8 @@ mod tests {
             for _ in 0..50 {
                 // Two messages of 8 bytes, then what is none.
                 for _ in 0..2 {
-                    outbox.add_message();
                     outbox.extend(b"\x81\x06single");
+                    outbox.add_message();
                     appended += 8;
                     ends.push(appended);
                 }
@@ -369,6 +373,18 @@ mod tests {
             }
             outbox.write_to(&mut socket(usize::MAX, usize::MAX), usize::MAX).unwrap();
             assert_eq!((outbox.messages(), outbox.messages, outbox.tail_messages), (0, 0, 0));
+        }
+    }
+
+    #[test]
+    fn a_message_in_a_piece_of_its_own_is_counted_no_longer_than_it_waits() {
+        let mut outbox = Outbox::default();
+        for _ in 0..50 {
+            outbox.push(long(1));
+            outbox.add_message();
+            let all_but_one = outbox.bytes() - 1;
+            outbox.write_to(&mut socket(usize::MAX, all_but_one), usize::MAX).unwrap();
+            assert_eq!((outbox.bytes(), outbox.messages()), (1, 1));
         }
     }
 

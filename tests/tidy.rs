@@ -491,3 +491,23 @@ fn unsafe_code_is_forbidden_and_a_number_that_overflows_is_a_panic_in_a_release_
     // Caught it can only be if it unwinds.
     assert!(has(&section("profile.release"), "panic = \"unwind\""));
 }
+
+#[test]
+fn every_bug_that_is_put_in_on_purpose_has_its_place_in_the_source() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in fs::read_dir(root.join("tests/simulation/mutants")).unwrap() {
+        let path = entry.unwrap().path();
+        let patch = fs::read_to_string(&path).unwrap();
+        let mut source = String::new();
+        for hunk in patch.split("\n@@ ") {
+            if let Some(name) = hunk.lines().find_map(|line| line.strip_prefix("+++ b/")) {
+                source = fs::read_to_string(root.join(name)).unwrap();
+                continue;
+            }
+            let lines = hunk.lines().skip(1).filter(|line| !line.starts_with('+'));
+            let before: String =
+                lines.map(|line| format!("{}\n", line.get(1..).unwrap_or_default())).collect();
+            assert!(source.contains(&before), "{} does not apply", path.display());
+        }
+    }
+}
