@@ -62,6 +62,8 @@ pub struct Client {
     /// Its budget for writing is spent until it is visited as one who was touched.
     pub(crate) is_spent: bool,
     pub(crate) is_busy: bool,
+    /// Its last visit took long.
+    pub(crate) is_slow: bool,
     pub(crate) is_shut: bool,
     /// `on_open` was called, so `on_close` will be.
     pub(crate) is_opened: bool,
@@ -223,6 +225,7 @@ impl Clients {
             is_touched: false,
             is_spent: false,
             is_busy: false,
+            is_slow: false,
             is_shut: false,
             is_opened: false,
             is_publisher: false,

@@ -88,8 +88,9 @@ pub(crate) fn is_worth(bytes: usize) -> bool {
     (BYTES_MIN..=BYTES_MAX).contains(&bytes)
 }
 
-/// Bytes that a compressed message of at most `max_message` can take. DEFLATE adds five to each
-/// 16 KiB at worst.
+/// Bytes that a compressed message of at most `max_message` may take. What gains nothing grows by
+/// five bytes for each block, and usual blocks are of 16 KiB and more. A compressor that is told to
+/// use little memory makes shorter ones, and may not get a message of exactly the limit through.
 pub(crate) fn bound(max_message: usize) -> usize {
     max_message.saturating_add(max_message / 1024).saturating_add(64)
 }

@@ -10,6 +10,7 @@
 //! Blocks are those of the HTML standard, §9.2.6. Each form is made once for all who take it.
 //! Frame and Session can be compressed as well, once for each window.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -54,15 +55,17 @@ pub(crate) fn deflate(log: &Log, topic: &Topic, entry: &Entry, form: Form, turn:
     if entry.deflated(form).is_some() || !turn.may_deflate(entry.payload().len()) {
         return;
     }
-    let Turn { deflate, counters, .. } = turn;
-    let frame = match plain {
-        Form::Frame => deflate.frame((entry.kind, entry.payload()), window, counters),
-        _ => {
-            let envelope = envelope(log.id(entry.seq), topic, entry);
-            deflate.frame((Kind::Text, &envelope), window, counters)
-        }
+    let (kind, content) = match plain {
+        Form::Frame => (entry.kind, Cow::Borrowed(entry.payload())),
+        _ => (Kind::Text, envelope(log.id(entry.seq), topic, entry).into()),
     };
-    log.keep_deflated(entry, form, frame);
+    // As JSON a message can be six times as long, and that is what takes the time.
+    let frame = match turn.may_deflate(content.len()) {
+        true => turn.deflated((kind, &content), window),
+        // It is too long, now and for every other reader.
+        false => None,
+    };
+    log.keep_deflated(topic.name(), (entry, form), frame);
 }
 
 /// Appends `RUN-SEQ`.
@@ -203,7 +206,8 @@ mod tests {
     /// A turn, and a log with one entry of this content.
     #[cfg(feature = "deflate")]
     fn one(content: Message<'_>) -> (Turn, Log, crate::topic::TopicNumber) {
-        let config = crate::config::Config::default();
+        let mut config = crate::config::Config::default();
+        config.limits.max_message = 1 << 20;
         let mut log = Log::new(7, config.limits.clone());
         let (number, _) = log.append("g", content, None, Tick(0)).unwrap();
         (Turn::new(&config), log, number)
@@ -298,6 +302,69 @@ mod tests {
         assert_eq!(compressed(&mut turn), 24);
         turn.begin(Tick(1), 0);
         assert_eq!(compressed(&mut turn), 40);
+    }
+
+    #[test]
+    #[cfg(feature = "deflate")]
+    fn what_is_six_times_as_long_as_json_counts_as_that() {
+        let content = "\u{1}".repeat(60_000);
+        let (mut turn, mut log, number) = one(content.as_str().into());
+        for _ in 1..10 {
+            log.append("g", content.as_str().into(), None, Tick(0)).unwrap();
+        }
+        let topic = log.topic(number);
+        let form = Form::SessionDeflated(Window::Fifteen);
+        topic.after(0).for_each(|entry| deflate(&log, topic, entry, form, &mut turn));
+        assert_eq!(turn.counters.deflated_15, 3, "3 of 360 KB pass 1 MiB");
+    }
+
+    #[test]
+    #[cfg(feature = "deflate")]
+    fn what_is_too_long_as_json_leaves_as_it_is_and_is_tried_no_more() {
+        let content = "\u{1}".repeat(200_000);
+        let (mut turn, log, number) = one(content.as_str().into());
+        let topic = log.topic(number);
+        let entry = topic.after(0).next().unwrap();
+        let form = Form::SessionDeflated(Window::Fifteen);
+        deflate(&log, topic, entry, form, &mut turn);
+        assert_eq!(turn.counters.deflated_15, 0);
+        assert!(entry.deflated(form).is_some_and(Bytes::is_empty));
+        assert_eq!(super::form(&log, topic, entry, form)[0], 0x81);
+    }
+
+    #[test]
+    #[cfg(feature = "deflate")]
+    fn compressed_forms_make_room_before_messages_do_but_for_a_quarter() {
+        let mut config = crate::config::Config::default();
+        config.limits.history_total = 200_000;
+        let mut log = Log::new(7, config.limits.clone());
+        let mut turn = Turn::new(&config);
+        let mut state = 1_u32;
+        let hex = |state: &mut u32| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            format!("{:x}", *state >> 28)
+        };
+        for _ in 0..14 {
+            let content: String = (0..10_000).map(|_| hex(&mut state)).collect();
+            log.append("g", content.as_str().into(), None, Tick(0)).unwrap();
+        }
+        let number = log.find("g").unwrap();
+        for form in DEFLATED {
+            let topic = log.topic(number);
+            for entry in topic.after(0) {
+                turn.begin(Tick(0), 0);
+                deflate(&log, topic, entry, form, &mut turn);
+            }
+            log.drop_encoded();
+            log.trim(Tick(0));
+            assert_eq!(log.topic(number).len(), 14, "{form:?}");
+            assert!(log.bytes() <= 200_000);
+        }
+        assert!(turn.counters.deflated_15 == 28 && turn.counters.deflated_in_vain == 0);
+        let topic = log.topic(number);
+        let held = |form| topic.after(0).filter(|entry| entry.deflated(form).is_some()).count();
+        let counts = DEFLATED.map(held);
+        assert!(counts[3] > 0 && counts[0] == 0, "the first made went first: {counts:?}");
     }
 
     #[test]

@@ -59,6 +59,7 @@
 //!     deadlines   who must be looked at by when  bucket     how much at once
 //!     drain       who is told of the end when    tls        a certificate and its key
 //!     exposition  metrics as text                deflate     messages made shorter
+//!     busy        who is to be read, in order
 //!  0  id  message  error  metrics  limits  net  network  tick  json  input  percent  process
 //! ```
 //!
@@ -75,6 +76,7 @@
 mod access;
 mod app;
 mod bucket;
+mod busy;
 mod clients;
 mod config;
 mod connection;

@@ -251,7 +251,7 @@ impl Live {
     fn put(&self, kind: Kind, payload: &[u8], out: &mut Outgoing, turn: &mut Turn) {
         if let Some(window) = self.deflate
             && turn.may_deflate(payload.len())
-            && let Some(frame) = turn.deflate.frame((kind, payload), window, &mut turn.counters)
+            && let Some(frame) = turn.deflated((kind, payload), window)
         {
             return out.outbox(turn).push(frame.into());
         }

@@ -29,6 +29,9 @@ use crate::topic::{Entry, Form, Topic, TopicNumber, is_topic_name};
 /// What an entry costs beside its frame: itself, its place in `order`, the allocator's share.
 const ENTRY_OVERHEAD_BYTES: usize = size_of::<Entry>() + size_of::<Ordered>() + 32;
 
+/// Of `history_total` this part may be compressed forms, before they make room for entries.
+const DEFLATED_SHARE: usize = 4;
+
 /// Where a reader stands in a topic, found from what it asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -64,6 +67,8 @@ pub struct Log {
     /// Entries that hold an encoded form beside their frame, and the bytes of these forms.
     encoded: RefCell<Vec<(TopicNumber, u64)>>,
     encoded_bytes: Cell<usize>,
+    /// Entries that hold compressed forms, the first made first; one line for each form.
+    deflated: RefCell<VecDeque<(TopicNumber, u64)>>,
     encodings: Cell<u64>,
     limits: Limits,
 }
@@ -84,6 +89,7 @@ impl Log {
             excess_bytes: 0,
             encoded: RefCell::default(),
             encoded_bytes: Cell::new(0),
+            deflated: RefCell::default(),
             encodings: Cell::new(0),
             limits,
         }
@@ -190,6 +196,11 @@ impl Log {
         let mut crowded = std::mem::take(&mut self.crowded);
         crowded.retain(|&number| self.trim_topic(number));
         self.crowded = crowded;
+        // Who reads must not crowd out what there is to be read, but for a share.
+        while self.bytes() > self.limits.history_total
+            && self.encoded_bytes.get() > self.limits.history_total / DEFLATED_SHARE
+            && self.forget_deflated()
+        {}
         while let Some(oldest) = self.order.front() {
             let (seq, number, at) = (oldest.seq, oldest.topic, oldest.at);
             let held = self.holds(number, seq);
@@ -208,6 +219,11 @@ impl Log {
         if self.order.len() > 2 * self.entries + 64 {
             let order = std::mem::take(&mut self.order);
             self.order = order.into_iter().filter(|it| self.holds(it.topic, it.seq)).collect();
+        }
+        if self.deflated.get_mut().len() > 8 * self.entries + 64 {
+            let mut deflated = std::mem::take(self.deflated.get_mut());
+            deflated.retain(|&(number, seq)| self.holds(number, seq));
+            *self.deflated.get_mut() = deflated;
         }
         // Where readers are never through, nothing else forgets what was encoded and dropped.
         if self.encoded.get_mut().len() > 8 * self.entries + 64 {
@@ -311,10 +327,28 @@ impl Log {
     }
 
     /// Keeps the entry in this compressed form, or, if `frame` is `None`, that it gains nothing.
-    pub(crate) fn keep_deflated(&self, entry: &Entry, form: Form, frame: Option<Vec<u8>>) {
+    pub(crate) fn keep_deflated(
+        &self,
+        topic: &str,
+        (entry, form): (&Entry, Form),
+        frame: Option<Vec<u8>>,
+    ) {
         self.encodings.set(self.encodings.get() + 1);
         let bytes = entry.keep_deflated(form, frame.unwrap_or_default().into());
         self.encoded_bytes.set(self.encoded_bytes.get() + bytes);
+        if let Some(number) = self.find(topic) {
+            self.deflated.borrow_mut().push_back((number, entry.seq));
+        }
+    }
+
+    /// Forgets the compressed forms that were made first; false if there are none.
+    fn forget_deflated(&mut self) -> bool {
+        let Some((number, seq)) = self.deflated.get_mut().pop_front() else { return false };
+        if let Some(topic) = self.topics.get_mut(number.0 as usize) {
+            let bytes = topic.forget_deflated(seq);
+            self.encoded_bytes.set(self.encoded_bytes.get() - bytes);
+        }
+        true
     }
 
     /// The id of the `seq`th entry of this run.

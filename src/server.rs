@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::app::App;
+use crate::busy::Busy;
 use crate::config::{Config, Publish};
 use crate::deadlines::Deadlines;
 use crate::drain::Drain;
@@ -50,7 +51,7 @@ pub struct Server<H> {
     pub(crate) had_more: bool,
     pub(crate) listeners: Listeners,
     /// Clients to be read in this turn, or in the next.
-    pub(crate) busy: Vec<ConnId>,
+    pub(crate) busy: Busy,
     pub(crate) deadlines: Deadlines,
     pub(crate) commands: Commands,
     /// Commands were left in the queue, and no bell will ring for them.
@@ -92,6 +93,9 @@ const WATCHED_FROM: usize = usize::MAX - 0xf_ffff;
 
 /// What is said in plain HTTP to those who speak it to a listener that speaks TLS.
 const PLAIN: &str = "this port speaks TLS: use https:// in place of http://, wss:// of ws://";
+
+/// A visit that takes this part of `turn-time` is a slow one.
+const SLOW_SHARE: u32 = 8;
 
 /// Events taken from the system at once.
 const EVENTS: usize = 1024;
@@ -135,7 +139,7 @@ impl<H: Handler> Server<H> {
             slow_told: None,
             slow_untold: 0,
             had_more: false,
-            busy: Vec::new(),
+            busy: Busy::default(),
             deadlines: Deadlines::default(),
             commands: Commands::new(limits.commands, waker),
             has_commands: false,
@@ -264,9 +268,8 @@ impl<H: Handler> Server<H> {
             let id = client.connection.id;
             if event.is_readable() || event.is_error() || event.is_read_closed() {
                 client.is_readable = true;
-                if !client.is_busy {
-                    client.is_busy = true;
-                    self.busy.push(id);
+                if !std::mem::replace(&mut client.is_busy, true) {
+                    self.busy.push(id, client.is_slow);
                 }
             }
             if event.is_writable() && !client.is_writable {
@@ -281,22 +284,19 @@ impl<H: Handler> Server<H> {
 
     fn read(&mut self) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        // Those who are not reached in time go first in the next turn.
-        let mut busy = std::mem::take(&mut self.busy);
         let mut now = net::now();
-        let until = now + self.app.hub.turn.limits.turn_time;
-        let mut reached = 0;
-        for &id in &busy {
-            reached += 1;
+        let (turn_time, mut is_late) = (self.app.hub.turn.limits.turn_time, false);
+        let until = now + turn_time;
+        self.busy.begin();
+        while let Some(id) = self.busy.next(is_late) {
+            let since = now;
             self.read_client(id, &mut scratch);
             now = self.clock(now, Some(id));
-            if now >= until {
-                break;
+            is_late = now >= until;
+            if let Some(client) = self.app.hub.clients.get_mut(id) {
+                client.is_slow = now - since >= turn_time / SLOW_SHARE;
             }
         }
-        busy.drain(..reached);
-        busy.append(&mut self.busy);
-        self.busy = busy;
         self.scratch = scratch;
         let mut ready = std::mem::take(&mut self.ready);
         for token in ready.drain(..) {
@@ -376,7 +376,7 @@ impl<H: Handler> Server<H> {
     fn make_busy(&mut self, id: ConnId) {
         if let Some(client) = self.app.hub.clients.get_mut(id).filter(|client| !client.is_busy) {
             client.is_busy = true;
-            self.busy.push(id);
+            self.busy.push(id, client.is_slow);
         }
     }
 

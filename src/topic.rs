@@ -279,6 +279,17 @@ impl Topic {
         bytes
     }
 
+    /// Forgets the compressed forms of an entry; returns their bytes.
+    pub(crate) fn forget_deflated(&mut self, seq: u64) -> usize {
+        let at = self.index_after(seq - 1);
+        let Some(entry) = self.entries.get_mut(at).filter(|entry| entry.seq == seq) else {
+            return 0;
+        };
+        let bytes = entry.encoded_bytes() - entry.plain_bytes();
+        entry.deflated = OnceCell::new();
+        bytes
+    }
+
     /// The entry that was published with this key, while it is kept.
     pub(crate) fn keyed(&self, key: &str) -> Option<&Entry> {
         let seq = *self.keys.get(key)?;

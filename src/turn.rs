@@ -8,9 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::deflate::{self, Deflate};
+use crate::deflate::{self, Deflate, Window};
 use crate::id::ConnId;
 use crate::limits::Limits;
+use crate::message::Kind;
 use crate::metrics::Counters;
 use crate::origin::Origins;
 use crate::outbox::Outbox;
@@ -98,14 +99,20 @@ impl Turn {
         left.is_some()
     }
 
-    /// Whether a message of this length is to be compressed now; it is counted. What is too much
-    /// for a turn leaves as it is.
-    pub(crate) fn may_deflate(&mut self, bytes: usize) -> bool {
-        let may = deflate::is_worth(bytes) && self.deflate_left > 0;
-        if may {
-            self.deflate_left = self.deflate_left.saturating_sub(bytes);
-        }
-        may
+    /// Whether a message of this length is to be compressed now. What is too much for a turn
+    /// leaves as it is.
+    pub(crate) fn may_deflate(&self, bytes: usize) -> bool {
+        deflate::is_worth(bytes) && self.deflate_left > 0
+    }
+
+    /// A message in one compressed frame, which is counted; `None` if it is shorter as it is.
+    pub(crate) fn deflated(
+        &mut self,
+        (kind, payload): (Kind, &[u8]),
+        window: Window,
+    ) -> Option<Vec<u8>> {
+        self.deflate_left = self.deflate_left.saturating_sub(payload.len());
+        self.deflate.frame((kind, payload), window, &mut self.counters)
     }
 
     /// What came, taken out if it is compressed.

@@ -189,8 +189,8 @@ fn a_client_with_whom_compression_is_in_use_keeps_nothing_of_it() {
     let change = region.change();
     let grown = change.bytes_allocated.saturating_sub(change.bytes_deallocated);
     println!("200 clients sent and heard compressed messages, and {grown} bytes are kept");
-    // What the last messages are kept as is there already; lists grow now and then.
-    assert!(grown < 200, "{grown} bytes");
+    // Lists of the log grow now and then, whoever is here: five bytes a client.
+    assert!(grown < 1024, "{grown} bytes");
 }
 
 // Resident memory.

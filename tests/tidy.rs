@@ -17,6 +17,7 @@ const FLOORS: &[&[&str]] = &[
     ],
     &[
         "bucket",
+        "busy",
         "config",
         "deadlines",
         "deflate",
