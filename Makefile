@@ -17,7 +17,7 @@ run: ## page, chat and API on http://127.0.0.1:8080 (FLAGS="--listen 127.0.0.1:9
 	$(CARGO) run --release -- $(FLAGS)
 
 run-tls: ## the same on https://127.0.0.1:8443, with a certificate that signs itself (ADDR=127.0.0.1:9443)
-	$(CARGO) run --quiet --example tls_certificate -- target/tls
+	$(CARGO) run --example tls_certificate -- target/tls
 	@echo 'Browsers warn of it; curl wants --cacert target/tls/cert.pem, or -k.'
 	$(CARGO) run --release -- --listen $(ADDR) --tls-cert target/tls/cert.pem \
 	  --tls-key target/tls/key.pem $(FLAGS)

@@ -27,6 +27,7 @@ pub(crate) struct State {
     pub(crate) waiting_bytes: usize,
     pub(crate) history_entries: usize,
     pub(crate) history_bytes: usize,
+    pub(crate) history_dropped: u64,
     pub(crate) topics: usize,
     pub(crate) is_draining: bool,
     pub(crate) uptime_s: f64,
@@ -68,6 +69,8 @@ fn put_state(text: &mut Text, state: &State) {
     text.gauge("pousse_history_messages", "Messages that are kept.", state.history_entries);
     let help = "Bytes that are kept, bookkeeping and encoded forms included.";
     text.gauge("pousse_history_bytes", help, state.history_bytes);
+    let help = "Messages dropped from the history, by age, by a bound, or by command.";
+    text.counter("pousse_history_dropped_messages_total", help, state.history_dropped);
     text.gauge("pousse_history_topics", "Topics that exist.", state.topics);
 }
 

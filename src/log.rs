@@ -59,6 +59,7 @@ pub struct Log {
     /// Entries by age. A line whose entry was trimmed by its topic's own bound is stale.
     order: VecDeque<Ordered>,
     entries: usize,
+    dropped: u64,
     bytes: usize,
     /// Topics that got entries since the last trim.
     crowded: Vec<TopicNumber>,
@@ -84,6 +85,7 @@ impl Log {
             names: HashMap::new(),
             order: VecDeque::new(),
             entries: 0,
+            dropped: 0,
             bytes: 0,
             crowded: Vec::new(),
             excess_bytes: 0,
@@ -392,6 +394,11 @@ impl Log {
         self.topics.len()
     }
 
+    /// How many entries were dropped, by whatever bound, since the start.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
     /// How often an entry was encoded in a form other than its frame.
     pub fn encodings(&self) -> u64 {
         self.encodings.get()
@@ -473,6 +480,7 @@ impl Log {
             self.bytes -= bytes + ENTRY_OVERHEAD_BYTES;
             self.encoded_bytes.set(self.encoded_bytes.get() - encoded_bytes);
             self.entries -= 1;
+            self.dropped += 1;
         }
     }
 

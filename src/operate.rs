@@ -55,6 +55,7 @@ impl Hub {
             waiting_bytes: numbers.waiting_bytes,
             history_entries: self.log.len(),
             history_bytes: self.log.bytes(),
+            history_dropped: self.log.dropped(),
             topics: self.log.topics(),
             is_draining: self.drain.is_some(),
             uptime_s: self.turn.now.since_start().as_secs_f64(),

@@ -89,9 +89,13 @@ pub(crate) fn cells() -> Vec<Cell> {
     idle(&mut cells);
     tls(&mut cells);
     let load = "broadcast --readers 1000 --size 4096 --deflate";
-    // pousse joins when it can compress.
-    let mut compressed =
-        cell("compressed 1000×4 KiB×1: µs", load, Kind::Daemon, &[Name::Bun, Name::Ws], CPU);
+    let mut compressed = cell(
+        "compressed 1000×4 KiB×1: µs",
+        load,
+        Kind::Daemon,
+        &[Name::Pousse, Name::Bun, Name::Ws],
+        CPU,
+    );
     compressed.with.deflate = true;
     cells.push(compressed);
     cells

@@ -116,6 +116,8 @@ fn a_topic_that_is_deleted_is_a_gap_to_who_comes_back_on_every_transport() {
     let expected =
         json!({"topic":"t","readers":1,"messages":0,"bytes":0,"oldest":null,"last":last});
     assert_eq!(topic, expected, "its readers stay, and so it does");
+    let metrics = ask(&running, "GET", "/metrics", "");
+    assert!(metrics.contains("\npousse_history_dropped_messages_total 2\n"), "{metrics}");
 
     let query = format!("topic=t&after={first}");
     for wait in ["", "&wait=50"] {

@@ -127,6 +127,7 @@ fn the_numbers_are_what_was_done() {
     assert!(grown("pousse_loop_turn_seconds_count", &[]) > 10.0);
     assert_eq!([now.one("pousse_history_messages"), now.one("pousse_history_topics")], [3.0, 1.0]);
     assert!(now.one("pousse_history_bytes") > 9.0);
+    assert_eq!(now.one("pousse_history_dropped_messages_total"), 0.0);
     assert_eq!(now.one("pousse_waiting_bytes"), 0.0);
     assert_eq!(now.one("pousse_clients_max"), 10_000.0);
     assert_eq!(now.one("pousse_draining"), 0.0);
