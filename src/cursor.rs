@@ -235,14 +235,16 @@ fn take_run(
     turn: &mut Turn,
 ) -> bool {
     let topic = log.topic(reading.topic);
-    let from = reading.seen;
+    let (from, is_deflated) = (reading.seen, form.plain().1.is_some());
     let (mut bytes, mut count, mut excepted, mut more) = (0, 0, 0, false);
     for entry in topic.after(from).take_while(|entry| entry.seq <= upto) {
         if bytes >= TAKE_BYTES {
             more = true;
             break;
         }
-        forms::deflate(log, topic, entry, form, turn);
+        if is_deflated {
+            forms::deflate(log, topic, entry, form, turn);
+        }
         bytes += match form {
             Form::Frame => entry.frame().len(),
             _ => forms::form(log, topic, entry, form).len(),

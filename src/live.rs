@@ -117,11 +117,12 @@ impl Live {
     ) -> Heard<'s> {
         turn.inflated_bytes = 0;
         loop {
-            let received = self.frames.receive(input, &turn.limits, turn.now);
-            let received = received.and_then(|incoming| match incoming {
-                Some(incoming) if !self.is_closing => turn.inflated(incoming).map(Some),
-                incoming => Ok(incoming),
-            });
+            let received = match self.frames.receive(input, &turn.limits, turn.now) {
+                Ok(Some(incoming @ Incoming::Deflated(..))) if !self.is_closing => {
+                    turn.inflated(incoming).map(Some)
+                }
+                received => received,
+            };
             match received {
                 Ok(None) => return Heard::Nothing,
                 Ok(Some(Incoming::Close(code, reason))) => {

@@ -131,6 +131,9 @@ impl Turn {
     /// few bytes can become many: when so many were taken out as are read in a turn, it is over.
     pub(crate) fn messages_left(&mut self, left: u32) -> u32 {
         let inflated = std::mem::take(&mut self.inflated_bytes);
+        if inflated == 0 {
+            return left.saturating_sub(1);
+        }
         let share = (self.limits.turn_messages as u64).saturating_mul(inflated);
         let cost = (share / (self.limits.turn_read as u64).max(1)).saturating_add(1);
         left.saturating_sub(u32::try_from(cost).unwrap_or(u32::MAX))
