@@ -827,6 +827,26 @@ fn a_log_that_nobody_reads_stops_nobody() {
     assert_eq!(running.exit_code(), Some(0));
 }
 
+#[test]
+fn a_log_on_a_full_disk_stops_nobody() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let place = std::env::temp_dir().join(format!("pousse-full-disk-{}", std::process::id()));
+    let listen = format!("unix:{}", place.display());
+    let mut child = pousse(&["--listen", &listen, "--log", "debug"]).stderr(full).spawn().unwrap();
+    let connect = || {
+        let mut attempts = std::iter::repeat_with(|| UnixStream::connect(&place)).take(20_000_000);
+        attempts.find_map(Result::ok).expect("it listens")
+    };
+    for _ in 0..20 {
+        assert_eq!(page(connect()), "HTTP/1.1 200", "though no line of it can be written");
+    }
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::USR1).unwrap();
+    assert_eq!(page(connect()), "HTTP/1.1 200");
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 /// Whether a pipe takes 4 KiB without waiting, asked without a change to the program's end of it.
 fn takes_more(pipe: impl AsFd) -> bool {
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -61,6 +61,37 @@ fn a_hundred_are_told_one_after_the_other_and_all_before_the_end() {
 }
 
 #[test]
+fn a_herd_that_is_told_of_a_restart_is_back_at_once_and_nobody_is_sent_away_again() {
+    let mut before = Running::start(limit(Duration::from_secs(1)), quiet);
+    let address = before.address();
+    let mut herd: Vec<_> = (0..200).map(|_| before.open("/websocket")).collect();
+    before.remote.drain(CloseCode::Restart).unwrap();
+    for peer in &mut herd {
+        assert_eq!(peer.hears_close().0, 1012);
+        while peer.0.read().is_ok() {}
+    }
+    before.join();
+    let again = |config: &mut Config| config.listen = vec![address.to_string().parse().unwrap()];
+    let after = Running::start(again, quiet);
+    // All at once: nobody waits for the answer of another.
+    let opening = common::opening("/websocket");
+    let mut streams: Vec<_> = herd.iter().map(|_| after.connect()).collect();
+    streams.iter_mut().for_each(|stream| stream.write_all(opening.as_bytes()).unwrap());
+    for stream in &mut streams {
+        assert_eq!(common::status(&common::answer(stream)), "101");
+    }
+    after.ask(|ctx| ctx.publish("general", "all are back").map(drop)).unwrap();
+    for stream in &mut streams {
+        let mut frame = [0; 14];
+        stream.read_exact(&mut frame).unwrap();
+        assert_eq!(&frame, b"\x81\x0call are back");
+    }
+    let counters = after.counters();
+    assert_eq!((counters.accepted, counters.opened), (200, 200));
+    assert!(Reason::ALL.iter().all(|it| counters.refused(*it) + counters.closed(*it) == 0));
+}
+
+#[test]
 fn who_rests_leaves_at_once_and_a_poll_that_ends_meanwhile_is_the_last() {
     let mut server = Running::start(limit(Duration::from_secs(2)), quiet);
     let mut peers: Vec<_> = (0..95).map(|_| server.open("/websocket")).collect();
