@@ -188,7 +188,8 @@ pub(crate) fn a_step_of_a_turn_goes_on_for_its_time_and_those_not_reached_go_fir
         peers.iter_mut().for_each(|peer| peer.says(frame(0x81, b"x")));
         let received = turns_until(&mut server, |now| now.received == CLIENTS, |now| now.received);
         assert!(received.len() == turns || turns > 1 && received.len() > turns, "{received:?}");
-        assert!(turns == 1 || received.iter().all(|count| *count <= 10), "{received:?}");
+        // And one of those whose opening took an eighth of the time, should there be such.
+        assert!(turns == 1 || received.iter().all(|count| *count <= 11), "{received:?}");
         let reads = server.context().counters().reads - reads;
         assert_eq!(reads, CLIENTS, "nobody was read twice before all had their turn");
     }
