@@ -48,7 +48,7 @@ mod language;
 mod seeds;
 #[cfg(test)]
 #[path = "scripts/step.rs"]
-#[allow(dead_code, reason = "not all of a script is a seed")]
+#[expect(dead_code, reason = "the language of the scripts; not all of one is a seed")]
 mod step;
 
 #[cfg(test)]

@@ -339,7 +339,12 @@ fn nothing_is_left_undone_or_passed_over() {
     // What may stay unused is `expect`ed, with a reason, or is in tests/kit.
     let allowed = ["dead_code", "unused", "warnings"].map(|lint| format!("allow({lint}"));
     for source in everything() {
-        broken.extend(source.finds(&allowed.each_ref().map(String::as_str)));
+        // In its tests too.
+        for (number, line) in source.lines() {
+            if allowed.iter().any(|text| line.contains(text.as_str())) {
+                broken.push(format!("{}: {}", source.at(number), line.trim()));
+            }
+        }
     }
     none(&broken);
 }
