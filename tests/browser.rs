@@ -8,7 +8,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests are tests")]
 
 use std::fs::{self, File};
-use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
@@ -16,6 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use kit::support::skip;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The oldest Node whose test runner does what is wanted here.
@@ -44,16 +44,6 @@ fn the_page_holds_in_chromium() {
         Ok((node, (), chromium)) => node.run("page", &[("POUSSE_CHROMIUM", &chromium)]),
         Err(missing) => skip(&missing),
     }
-}
-
-/// Says what is missing, past the test runner that keeps the words of tests that pass; where
-/// nothing may be skipped, it fails.
-#[expect(clippy::explicit_write, reason = "what eprintln! says is kept from sight")]
-fn skip(missing: &str) {
-    let is_required = std::env::var("POUSSE_TEST_REQUIRE").is_ok_and(|it| it == "all");
-    assert!(!is_required, "{missing}");
-    let name = thread::current().name().unwrap_or_default().to_owned();
-    writeln!(stderr(), "SKIPPED: {name}: {missing}").unwrap();
 }
 
 fn folder() -> PathBuf {

@@ -9,13 +9,14 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests are tests")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write, stderr};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use kit::support::skip;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a line is waited for.
@@ -127,16 +128,6 @@ fn tls_with_a_certificate_that_signs_itself(client: Client) {
 fn compresses() -> bool {
     let help = Command::new(env!("CARGO_BIN_EXE_pousse")).arg("--help").output().unwrap();
     String::from_utf8_lossy(&help.stdout).contains("--deflate")
-}
-
-/// Says what is missing, past the test runner that keeps the words of tests that pass; where
-/// nothing may be skipped, it fails.
-#[expect(clippy::explicit_write, reason = "what eprintln! says is kept from sight")]
-fn skip(missing: &str) {
-    let is_required = std::env::var("POUSSE_TEST_REQUIRE").is_ok_and(|it| it == "all");
-    assert!(!is_required, "{missing}");
-    let name = thread::current().name().unwrap_or_default().to_owned();
-    writeln!(stderr(), "SKIPPED: {name}: {missing}").unwrap();
 }
 
 fn folder() -> PathBuf {
