@@ -11,7 +11,9 @@ mod bearer;
 mod daemon;
 mod flags;
 mod logger;
+mod refusal;
 mod reload;
+mod settings;
 mod systemd;
 mod tokens;
 mod words;
@@ -22,62 +24,20 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use pousse::{Error, Limits, Publish, Server, Tls};
+use pousse::{Limits, Publish, Server, Tls};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::bearer::Bearers;
 use crate::daemon::{Daemon, HEARTBEAT, SIGNALS};
-use crate::flags::{Settings, Task};
+use crate::flags::Task;
+use crate::refusal::{INTERNAL, Refusal};
 use crate::reload::{Sources, load};
+use crate::settings::Settings;
 use crate::tokens::{Names, Tokens, warn_if_public};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-// Exit codes, those of `sysexits.h`.
-/// The command line is wrong.
-const USAGE: u8 = 64;
-/// An address cannot be listened on.
-const UNAVAILABLE: u8 = 69;
-/// Something failed that no setting can mend.
-const INTERNAL: u8 = 70;
-/// The file, the environment, or what a setting names is wrong.
-const CONFIG: u8 = 78;
-
-/// Why the program ends before it serves.
-#[derive(Debug)]
-struct Refusal {
-    /// The exit code.
-    code: u8,
-    /// Which setting, what was given, what is wanted.
-    sentence: String,
-}
-
-impl Refusal {
-    fn usage(sentence: String) -> Self {
-        Self { code: USAGE, sentence }
-    }
-
-    fn config(sentence: String) -> Self {
-        Self { code: CONFIG, sentence }
-    }
-
-    fn internal(what: &str, error: &io::Error) -> Self {
-        Self { code: INTERNAL, sentence: format!("{what}: {error}") }
-    }
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        let code = match error {
-            Error::Bind { .. } => UNAVAILABLE,
-            Error::Config(_) | Error::Root { .. } | Error::Tls(_) => CONFIG,
-            _ => INTERNAL,
-        };
-        Self { code, sentence: error.to_string() }
-    }
-}
 
 fn main() -> ExitCode {
     start().unwrap_or_else(|Refusal { code, sentence }| {
@@ -106,7 +66,7 @@ fn start() -> Result<ExitCode, Refusal> {
                 words::summary(&settings)
             }
             Task::Version => format!("pousse {VERSION}\n"),
-            Task::Help => words::help(&flags::table(), &limits),
+            Task::Help => words::help(&settings::table(), &limits),
             Task::LimitHelp => words::limit_help(),
         };
     // Whoever has read enough (`--help | head`) may close the pipe.

@@ -22,7 +22,7 @@ use rustix::net::sockopt::socket_type;
 use rustix::net::{AddressFamily, SocketType, getsockname};
 use sd_notify::NotifyState;
 
-use crate::Refusal;
+use crate::refusal::Refusal;
 
 /// The sockets that listen already. To be asked once: each is handed over.
 ///

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use pousse::{Address, Config, Error, LIMITS, Limits, Tls};
 
-use crate::flags::{Set, Setting, Settings};
+use crate::VERSION;
+use crate::refusal::Refusal;
 use crate::reload::load;
+use crate::settings::{Set, Setting, Settings};
 use crate::tokens::Tokens;
-use crate::{Refusal, VERSION};
 
 /// Looks at all that can be looked at without listening.
 ///

@@ -15,30 +15,18 @@
 )]
 
 #[path = "../src/flags.rs"]
-#[expect(dead_code, reason = "a file of the program; what `--help` shows is not asked for here")]
 mod flags;
 #[path = "fuzz/mod.rs"]
 pub mod fuzz;
+#[path = "../src/refusal.rs"]
+#[expect(dead_code, reason = "a file of the program; nothing is served here")]
+mod refusal;
+#[path = "../src/settings.rs"]
+#[expect(dead_code, reason = "a file of the program; what `--help` shows is not asked for here")]
+mod settings;
 #[path = "../src/tokens.rs"]
 #[expect(dead_code, reason = "a file of the program; whose it is on disk is not asked for here")]
 mod tokens;
-
-/// As `main.rs` has it: the exit code, and why.
-#[derive(Debug)]
-struct Refusal {
-    code: u8,
-    sentence: String,
-}
-
-impl Refusal {
-    fn usage(sentence: String) -> Self {
-        Self { code: 64, sentence }
-    }
-
-    fn config(sentence: String) -> Self {
-        Self { code: 78, sentence }
-    }
-}
 
 #[cfg(test)]
 #[path = "scripts/language.rs"]

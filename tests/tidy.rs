@@ -48,8 +48,10 @@ const FLOORS: &[&[&str]] = &[
 const NEIGHBOURS: &[(&str, &str, &str)] = &[("config", "tls", "a certificate is a setting")];
 
 /// The program's own files: the library knows none of them.
-const PROGRAM: &[&str] =
-    &["main", "bearer", "daemon", "flags", "logger", "reload", "systemd", "tokens", "words"];
+const PROGRAM: &[&str] = &[
+    "main", "bearer", "daemon", "flags", "logger", "refusal", "reload", "settings", "systemd",
+    "tokens", "words",
+];
 
 /// Where mio and the clock are: what the loop has of the machine.
 const KNOW_MIO: &[&str] = &["net"];

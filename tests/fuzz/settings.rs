@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use pousse::{LIMITS, Limits};
 
 use super::input::Input;
-use crate::flags::{Settings, Task, read};
+use crate::flags::{Task, read};
+use crate::settings::Settings;
 use crate::tokens::Tokens;
 
 pub fn run(data: &[u8]) {
