@@ -274,17 +274,24 @@ limits! {
 /// What an idle client takes (`tests/memory.rs`), and a little for lists that grow.
 const CLIENT_BYTES: usize = 320;
 
+/// A line feed of a message is `data: ` and a line feed on an event stream, and nothing in any
+/// form takes more; around it stand ids, and a topic in JSON.
+const FORM_TIMES: usize = 7;
+const FORM_BYTES: usize = 1024;
+
 impl Limits {
     /// The most memory that clients and history can take, should every client be at every limit.
     ///
     /// A client is 320 bytes, and at most: an unfinished message, with up to twice its length
     /// reserved; what waits for it, which may pass `outbox_soft`, or 64 KiB should that be less, by
-    /// one answer or 64 KiB from the log, or `outbox` by one message. All of them together hold at
-    /// most `memory`, which what one client gets in one turn may pass.
+    /// one answer or 64 KiB from the log and a message more, or `outbox` by one message, in the
+    /// longest of its forms. All of them together hold at most `memory`, which what one client gets
+    /// in one turn may pass.
     pub fn memory_bytes_max(&self) -> usize {
-        let answer = self.poll_bytes.max(TAKE_BYTES).saturating_add(self.max_message);
+        let form = self.max_message.saturating_mul(FORM_TIMES).saturating_add(FORM_BYTES);
+        let answer = self.poll_bytes.max(TAKE_BYTES).saturating_add(form);
         let waiting = self.outbox_soft.max(TAKE_BYTES).saturating_add(answer);
-        let waiting = waiting.max(self.outbox.saturating_add(self.max_message));
+        let waiting = waiting.max(self.outbox.saturating_add(form));
         let client = [self.head_bytes, self.max_message.saturating_mul(2), self.turn_read, waiting];
         let client = client.into_iter().fold(0, usize::saturating_add);
         let all = self.max_clients.saturating_mul(client).min(self.memory.saturating_add(client));
