@@ -51,6 +51,7 @@
 //!     access      what a client may do           readers    whom a topic is offered to
 //!  3  log         everything published           turn       what the loop lends
 //!     http        requests                       remote     the door for other threads
+//!     encodings   the forms of its entries, counted
 //!  2  topic       the entries of one name        websocket  messages over frames
 //!     origin      who may ask                    tls_session  one client's TLS
 //!     extensions  what is agreed on
@@ -86,6 +87,7 @@ mod deadlines;
 mod deflate;
 mod door;
 mod drain;
+mod encodings;
 mod error;
 mod event;
 mod event_stream;

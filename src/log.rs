@@ -11,7 +11,6 @@
 //! - An entry is dropped only after every reader of its topic was offered it ([`Log::offered`]).
 //!   A reader that could not take it then is behind, and will be told of the gap.
 
-use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use slab::Slab;
 
+use crate::encodings::Encodings;
 use crate::error::PublishError;
 use crate::id::{After, ConnId, EntryId};
 use crate::limits::Limits;
@@ -65,12 +65,7 @@ pub struct Log {
     crowded: Vec<TopicNumber>,
     /// Bytes kept over the bounds because not every reader was offered them yet.
     excess_bytes: usize,
-    /// Entries that hold an encoded form beside their frame, and the bytes of these forms.
-    encoded: RefCell<Vec<(TopicNumber, u64)>>,
-    encoded_bytes: Cell<usize>,
-    /// Entries that hold compressed forms, the first made first; one line for each form.
-    deflated: RefCell<VecDeque<(TopicNumber, u64)>>,
-    encodings: Cell<u64>,
+    encodings: Encodings,
     limits: Limits,
 }
 
@@ -89,10 +84,7 @@ impl Log {
             bytes: 0,
             crowded: Vec::new(),
             excess_bytes: 0,
-            encoded: RefCell::default(),
-            encoded_bytes: Cell::new(0),
-            deflated: RefCell::default(),
-            encodings: Cell::new(0),
+            encodings: Encodings::default(),
             limits,
         }
     }
@@ -200,14 +192,14 @@ impl Log {
         self.crowded = crowded;
         // Who reads must not crowd out what there is to be read, but for a share.
         while self.bytes() > self.limits.history_total
-            && self.encoded_bytes.get() > self.limits.history_total / DEFLATED_SHARE
+            && self.encodings.bytes() > self.limits.history_total / DEFLATED_SHARE
             && self.forget_deflated()
         {}
         while let Some(oldest) = self.order.front() {
             let (seq, number, at) = (oldest.seq, oldest.topic, oldest.at);
             let held = self.holds(number, seq);
             let is_due = at.after(self.limits.history_age) <= now
-                || self.bytes + self.encoded_bytes.get() > self.limits.history_total;
+                || self.bytes() > self.limits.history_total;
             if held && (!is_due || self.topic(number).unoffered <= seq) {
                 break;
             }
@@ -222,17 +214,8 @@ impl Log {
             let order = std::mem::take(&mut self.order);
             self.order = order.into_iter().filter(|it| self.holds(it.topic, it.seq)).collect();
         }
-        if self.deflated.get_mut().len() > 8 * self.entries + 64 {
-            let mut deflated = std::mem::take(self.deflated.get_mut());
-            deflated.retain(|&(number, seq)| self.holds(number, seq));
-            *self.deflated.get_mut() = deflated;
-        }
-        // Where readers are never through, nothing else forgets what was encoded and dropped.
-        if self.encoded.get_mut().len() > 8 * self.entries + 64 {
-            let mut encoded = std::mem::take(self.encoded.get_mut());
-            encoded.retain(|&(number, seq)| self.holds(number, seq));
-            *self.encoded.get_mut() = encoded;
-        }
+        let topics = &self.topics;
+        self.encodings.tidy(self.entries, |(number, seq)| holds(topics, number, seq));
     }
 
     /// Drops all entries of the topic, offered or not, so that its floor is its last id. If nobody
@@ -261,10 +244,9 @@ impl Log {
     /// Forgets forms that were made for readers who all have them now. Those that are compressed
     /// stay as long as their entries.
     pub fn drop_encoded(&mut self) {
-        for (number, seq) in std::mem::take(self.encoded.get_mut()) {
+        for (number, seq) in self.encodings.take_plain() {
             if let Some(topic) = self.topics.get_mut(number.0 as usize) {
-                let bytes = topic.forget_forms(seq);
-                self.encoded_bytes.set(self.encoded_bytes.get() - bytes);
+                self.encodings.remove(topic.forget_forms(seq));
             }
         }
     }
@@ -319,10 +301,8 @@ impl Log {
     ) -> Bytes {
         entry.form(form, || {
             let bytes = Bytes::from(encode());
-            self.encodings.set(self.encodings.get() + 1);
-            self.encoded_bytes.set(self.encoded_bytes.get() + bytes.len());
             if let Some(number) = self.find(topic.name()) {
-                self.encoded.borrow_mut().push((number, entry.seq));
+                self.encodings.add((number, entry.seq), bytes.len());
             }
             bytes
         })
@@ -335,20 +315,17 @@ impl Log {
         (entry, form): (&Entry, Form),
         frame: Option<Vec<u8>>,
     ) {
-        self.encodings.set(self.encodings.get() + 1);
         let bytes = entry.keep_deflated(form, frame.unwrap_or_default().into());
-        self.encoded_bytes.set(self.encoded_bytes.get() + bytes);
         if let Some(number) = self.find(topic) {
-            self.deflated.borrow_mut().push_back((number, entry.seq));
+            self.encodings.add_deflated((number, entry.seq), bytes);
         }
     }
 
     /// Forgets the compressed forms that were made first; false if there are none.
     fn forget_deflated(&mut self) -> bool {
-        let Some((number, seq)) = self.deflated.get_mut().pop_front() else { return false };
+        let Some((number, seq)) = self.encodings.take_deflated() else { return false };
         if let Some(topic) = self.topics.get_mut(number.0 as usize) {
-            let bytes = topic.forget_deflated(seq);
-            self.encoded_bytes.set(self.encoded_bytes.get() - bytes);
+            self.encodings.remove(topic.forget_deflated(seq));
         }
         true
     }
@@ -376,7 +353,7 @@ impl Log {
 
     /// Bytes held, bookkeeping included.
     pub fn bytes(&self) -> usize {
-        self.bytes + self.encoded_bytes.get()
+        self.bytes + self.encodings.bytes()
     }
 
     /// Entries held.
@@ -401,7 +378,7 @@ impl Log {
 
     /// How often an entry was encoded in a form other than its frame.
     pub fn encodings(&self) -> u64 {
-        self.encodings.get()
+        self.encodings.made()
     }
 
     fn topic_mut(&mut self, number: TopicNumber) -> &mut Topic {
@@ -444,11 +421,8 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the topic still is the one, and still has the entry, that a line of `order` names.
     fn holds(&self, number: TopicNumber, seq: u64) -> bool {
-        // Numbers are reused; the entries of the topic that has it now are all younger.
-        let oldest = self.topics.get(number.0 as usize).and_then(Topic::oldest);
-        oldest.is_some_and(|oldest| oldest <= seq)
+        holds(&self.topics, number, seq)
     }
 
     /// Brings the topic within its own bounds; true if it has to be looked at again.
@@ -478,7 +452,7 @@ impl Log {
     fn drop_front(&mut self, number: TopicNumber) {
         if let Some((bytes, encoded_bytes)) = self.topic_mut(number).pop() {
             self.bytes -= bytes + ENTRY_OVERHEAD_BYTES;
-            self.encoded_bytes.set(self.encoded_bytes.get() - encoded_bytes);
+            self.encodings.remove(encoded_bytes);
             self.entries -= 1;
             self.dropped += 1;
         }
@@ -498,6 +472,13 @@ impl Log {
         self.names.remove(topic.name());
         self.dropped_floor = self.dropped_floor.max(topic.last());
     }
+}
+
+/// Whether the topic still is the one, and still has the entry, that a line of `order` names.
+fn holds(topics: &Slab<Topic>, number: TopicNumber, seq: u64) -> bool {
+    // Numbers are reused; the entries of the topic that has it now are all younger.
+    let oldest = topics.get(number.0 as usize).and_then(Topic::oldest);
+    oldest.is_some_and(|oldest| oldest <= seq)
 }
 
 /// See [`Log::merge`]. A step takes time with the logarithm of the number of topics.
