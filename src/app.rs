@@ -373,14 +373,15 @@ impl<H: Handler> App<H> {
             true => log::Level::Info,
             false => log::Level::Debug,
         };
+        let (peer, transport) = (connection.peer, connection.transport());
+        let (why, text) = (ending.why, &ending.reason);
+        // Over HTTP nobody is told a close code.
+        let code = Some(ending.code).filter(|_| transport == Transport::WebSocket);
+        let code = code.map_or(String::new(), |code| format!(" code={code}"));
         log::log!(
             level,
-            "event=closed client={id} peer={} transport={} code={} reason={} text={:?}",
-            connection.peer,
-            connection.transport(),
-            ending.code,
-            ending.why,
-            ending.reason
+            "event=closed client={id} peer={peer} transport={transport}{code} reason={why} \
+             text={text:?}"
         );
         if client.is_opened {
             self.call(Some(id), |handler, ctx| {
