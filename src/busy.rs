@@ -59,6 +59,11 @@ impl Busy {
         }
         None
     }
+
+    /// Whether somebody was not reached for whom this turn was.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.left != (0, 0)
+    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ use crate::live::{Filled, Heard, Live};
 use crate::log::Log;
 use crate::long_poll::LongPoll;
 use crate::message::Message;
-use crate::metrics::Reason;
+use crate::metrics::{Held, Reason};
 use crate::outbox::{Flush, Outbox, Sink};
 use crate::outgoing::Outgoing;
 use crate::poll::Poll;
@@ -115,8 +115,9 @@ impl Connection {
             Stage::WebSocket(_) if self.messages_left > 0 => self.receive_frames(input, turn),
             _ if self.stage.keeps_input() => {
                 if !input.is_empty() {
-                    let bytes: &mut [u8] = std::mem::take(input);
-                    self.rare.keep(bytes);
+                    self.rare.keep(std::mem::take::<&mut [u8]>(input));
+                    turn.counters.count_held(Held::TurnMessages, self.is_open());
+                    self.out.count_full(turn);
                 }
                 None
             }
@@ -149,12 +150,10 @@ impl Connection {
             self.cut(Reason::Stall, turn);
         }
         match &mut self.stage {
-            Stage::Head(None) if self.until <= now => {
-                self.abort(match self.requests {
-                    0 => Reason::HeadTimeout,
-                    _ => Reason::IdleTimeout,
-                });
+            Stage::Head(None) if self.until <= now && self.requests == 0 => {
+                self.abort(Reason::HeadTimeout);
             }
+            Stage::Head(None) if self.until <= now => self.abort(Reason::IdleTimeout),
             Stage::Head(Some(_)) if self.until <= now => {
                 self.refuse_slow(Reason::HeadTimeout, "the request head came too slowly", turn);
             }
@@ -391,6 +390,11 @@ impl Connection {
             Stage::Leaving => !self.has_ended,
             _ => !self.has_ended && self.rare.kept().is_none() && !self.is_full(turn),
         }
+    }
+
+    /// It was not read although it may have something to say: counts it, if that is for what waits.
+    pub(crate) fn is_left_unread(&mut self, turn: &mut Turn) {
+        self.out.count_full(turn);
     }
 
     /// How many bytes to read at most.

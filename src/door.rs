@@ -18,7 +18,7 @@ use crate::handler::Handler;
 use crate::http::Peer;
 use crate::id::ConnId;
 use crate::listeners::Comes;
-use crate::metrics::Reason;
+use crate::metrics::{Held, Reason};
 use crate::net::Interest;
 use crate::server::Server;
 use crate::stream::Stream;
@@ -140,7 +140,8 @@ impl<H: Handler> Server<H> {
     fn accept_some(&mut self, at: usize) -> io::Result<()> {
         let now = self.app.hub.now;
         let mut was_too_many = false;
-        for _ in 0..self.app.hub.turn.limits.turn_accept {
+        let most = self.app.hub.turn.limits.turn_accept;
+        for number in 1..=most {
             if !self.may_accept(self.listeners.is_control(at)) {
                 break;
             }
@@ -153,6 +154,7 @@ impl<H: Handler> Server<H> {
                 }
                 Comes::Nobody => break,
             }
+            self.app.hub.turn.counters.count_held(Held::TurnAccept, number == most);
         }
         if was_too_many {
             self.listeners.pause(now);

@@ -17,6 +17,7 @@ use crate::cursor::Cursor;
 use crate::forms::{Gap, put_id};
 use crate::id::ConnId;
 use crate::log::Log;
+use crate::metrics::Held;
 use crate::outbox::Outbox;
 use crate::outgoing::Outgoing;
 use crate::response::Response;
@@ -80,9 +81,10 @@ impl EventStream {
     }
 
     /// The place is to be told again.
-    pub(crate) fn handle_timeout(&mut self, id: ConnId, turn: &Turn) {
+    pub(crate) fn handle_timeout(&mut self, id: ConnId, turn: &mut Turn) {
         if self.beat <= turn.now {
             self.owes_place = true;
+            turn.counters.count_held(Held::Ping, true);
             self.beat = turn.now.after(turn.spread(turn.limits.ping, id));
         }
     }

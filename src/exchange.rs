@@ -9,6 +9,7 @@ use crate::extensions::Agreed;
 use crate::files::Found;
 use crate::http::Request;
 use crate::log::Log;
+use crate::metrics::Held;
 use crate::outbox::Outbox;
 use crate::poll::{self, Poll};
 use crate::response::{Response, put_field, put_number, put_status};
@@ -64,7 +65,7 @@ impl Exchange {
     ) {
         let mut content = std::mem::take(&mut turn.content);
         content.clear();
-        let (last, count) = poll::put_answer(&mut content, poll, log, &turn.limits);
+        let (last, count, is_cut) = poll::put_answer(&mut content, poll, log, &turn.limits);
         let tag = format!("W/\"{last}{}\"", if poll.is_gap { "-gap" } else { "" });
         let is_known = is_known(&tag);
         let mut response = response.with("ETag", tag);
@@ -77,6 +78,7 @@ impl Exchange {
             if !self.is_head {
                 outbox.extend(&content);
                 turn.counters.count_delivered(poll.way, count);
+                turn.counters.count_held(Held::PollBytes, is_cut);
             }
         }
         turn.content = content;

@@ -12,7 +12,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use crate::metrics::{Counters, Histogram, Reason, Way};
+use crate::metrics::{Counters, Held, Histogram, Reason, Way};
 use crate::process::Process;
 
 /// The type of such a text.
@@ -88,6 +88,12 @@ fn put_connections(text: &mut Text, counters: &Counters) {
     text.family("pousse_refused_total", "counter", help);
     for reason in Reason::ALL {
         text.sample(&[("reason", reason.word())], counters.refused(*reason));
+    }
+    let help =
+        "Times that a limit which refuses nothing made somebody wait, cut, or dropped the oldest.";
+    text.family("pousse_limit_held_total", "counter", help);
+    for limit in Held::ALL {
+        text.sample(&[("limit", limit.word())], counters.held(*limit));
     }
     text.counter("pousse_requests_total", "Requests answered.", counters.requests);
     text.family("pousse_opened_total", "counter", "Connections that went on from HTTP.");

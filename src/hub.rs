@@ -116,6 +116,14 @@ impl Hub {
         Ok(id)
     }
 
+    /// Drops what is over a bound of the log, and takes over what the log has counted.
+    pub(crate) fn trim(&mut self) {
+        self.log.trim(self.turn.now);
+        let counters = &mut self.turn.counters;
+        counters.encoded = self.log.encodings();
+        self.log.held().for_each(|(limit, times)| counters.set_held(limit, times));
+    }
+
     /// Publishes for a client, once for each key of its publisher. Who publishes is not read while
     /// readers are behind.
     pub(crate) fn publish_for(

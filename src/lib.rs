@@ -60,7 +60,7 @@
 //!     deadlines   who must be looked at by when  bucket     how much at once
 //!     drain       who is told of the end when    tls        a certificate and its key
 //!     exposition  metrics as text                deflate     messages made shorter
-//!     busy        who is to be read, in order
+//!     busy        who is to be read, in order     told       what the log hears of now and then
 //!  0  id  message  error  metrics  limits  net  network  tick  json  input  percent  process
 //! ```
 //!
@@ -138,6 +138,7 @@ mod stream;
 mod tick;
 mod tls;
 mod tls_session;
+mod told;
 mod topic;
 mod turn;
 mod websocket;
@@ -153,7 +154,7 @@ pub use crate::http::{Peer, Request};
 pub use crate::id::{After, BadEntryId, ConnId, EntryId, Grant};
 pub use crate::limits::{LIMITS, Limit, Limits};
 pub use crate::message::{Kind, Message};
-pub use crate::metrics::{Counters, Histogram, Reason, Way};
+pub use crate::metrics::{Counters, Held, Histogram, Reason, Way};
 pub use crate::network::Network;
 pub use crate::remote::Remote;
 pub use crate::response::Response;

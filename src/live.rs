@@ -15,7 +15,7 @@ use crate::http::Refusal;
 use crate::id::{ConnId, EntryId};
 use crate::log::Log;
 use crate::message::{Kind, Message, put_frame_head};
-use crate::metrics::Reason;
+use crate::metrics::{Held, Reason};
 use crate::outgoing::Outgoing;
 use crate::session::{self, Reference, Session};
 use crate::tick::Tick;
@@ -197,6 +197,7 @@ impl Live {
         self.awaits_pong = true;
         self.ping = turn.now.after(turn.limits.pong_timeout);
         out.outbox(turn).write_with(|out| websocket::put_control(out, Control::Ping, b""));
+        turn.counters.count_held(Held::Ping, true);
         if let Some(session) = &mut self.session {
             session.owes_place = true;
         }

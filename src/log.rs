@@ -23,6 +23,7 @@ use crate::error::PublishError;
 use crate::id::{After, ConnId, EntryId};
 use crate::limits::Limits;
 use crate::message::Message;
+use crate::metrics::Held;
 use crate::tick::Tick;
 use crate::topic::{Entry, Form, Topic, TopicNumber, is_topic_name};
 
@@ -31,6 +32,9 @@ const ENTRY_OVERHEAD_BYTES: usize = size_of::<Entry>() + size_of::<Ordered>() + 
 
 /// Of `history_total` this part may be compressed forms, before they make room for entries.
 const DEFLATED_SHARE: usize = 4;
+
+/// The limits that drop entries.
+const BOUNDS: [Held; 4] = [Held::History, Held::HistoryBytes, Held::HistoryAge, Held::HistoryTotal];
 
 /// Where a reader stands in a topic, found from what it asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,8 @@ pub struct Log {
     order: VecDeque<Ordered>,
     entries: usize,
     dropped: u64,
+    /// How many of them each of the limits has dropped.
+    held: [u64; Held::COUNT],
     bytes: usize,
     /// Topics that got entries since the last trim.
     crowded: Vec<TopicNumber>,
@@ -81,6 +87,7 @@ impl Log {
             order: VecDeque::new(),
             entries: 0,
             dropped: 0,
+            held: [0; Held::COUNT],
             bytes: 0,
             crowded: Vec::new(),
             excess_bytes: 0,
@@ -197,15 +204,16 @@ impl Log {
         {}
         while let Some(oldest) = self.order.front() {
             let (seq, number, at) = (oldest.seq, oldest.topic, oldest.at);
-            let held = self.holds(number, seq);
-            let is_due = at.after(self.limits.history_age) <= now
-                || self.bytes() > self.limits.history_total;
-            if held && (!is_due || self.topic(number).unoffered <= seq) {
+            let is_held = self.holds(number, seq);
+            let is_old = at.after(self.limits.history_age) <= now;
+            let is_due = is_old || self.bytes() > self.limits.history_total;
+            if is_held && (!is_due || self.topic(number).unoffered <= seq) {
                 break;
             }
             self.order.pop_front();
-            if held {
-                self.drop_front(number);
+            if is_held {
+                let limit = if is_old { Held::HistoryAge } else { Held::HistoryTotal };
+                self.drop_front_for(limit, number);
                 self.drop_if_unused(number);
             }
         }
@@ -376,6 +384,12 @@ impl Log {
         self.dropped
     }
 
+    /// How many entries each bound has dropped.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (Held, u64)> {
+        let count = |limit: &Held| self.held.get(*limit as usize).copied().unwrap_or(0);
+        BOUNDS.iter().map(move |limit| (*limit, count(limit)))
+    }
+
     /// How often an entry was encoded in a form other than its frame.
     pub fn encodings(&self) -> u64 {
         self.encodings.made()
@@ -438,7 +452,8 @@ impl Log {
             if excess == (0, 0) || topic.oldest().is_none_or(|oldest| oldest >= unoffered) {
                 break excess;
             }
-            self.drop_front(number);
+            let limit = if excess.0 > 0 { Held::History } else { Held::HistoryBytes };
+            self.drop_front_for(limit, number);
         };
         if (entries, bytes) != (0, 0) {
             self.excess_bytes += bytes.max(entries * ENTRY_OVERHEAD_BYTES);
@@ -447,6 +462,13 @@ impl Log {
         self.topic_mut(number).is_crowded = false;
         self.drop_if_unused(number);
         false
+    }
+
+    fn drop_front_for(&mut self, limit: Held, number: TopicNumber) {
+        self.drop_front(number);
+        if let Some(count) = self.held.get_mut(limit as usize) {
+            *count += 1;
+        }
     }
 
     fn drop_front(&mut self, number: TopicNumber) {

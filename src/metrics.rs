@@ -137,6 +137,53 @@ words! {
 }
 
 words! {
+    /// A limit that ends nothing and refuses nothing: it makes somebody wait, shortens an answer,
+    /// drops the oldest, or is the time for something.
+    Held {
+        /// The limit of that name: an entry was dropped, as its topic had more of them.
+        History => "history",
+        /// The limit of that name: an entry was dropped, as its topic had more bytes.
+        HistoryBytes => "history-bytes",
+        /// The limit of that name: an entry was dropped.
+        HistoryAge => "history-age",
+        /// The limit of that name: an entry was dropped.
+        HistoryTotal => "history-total",
+        /// The limit of that name: a client was not read, once until all that waits has left.
+        OutboxSoft => "outbox-soft",
+        /// The limit of that name: a long poll waits for less than was asked for.
+        WaitMax => "wait-max",
+        /// The limit of that name: an answer has not all that there was.
+        PollBytes => "poll-bytes",
+        /// The limit of that name: a ping was sent, or an event stream told its place.
+        Ping => "ping",
+        /// The limit of that name: a read was full.
+        TurnRead => "turn-read",
+        /// The limit of that name: more messages had come with the same read.
+        TurnMessages => "turn-messages",
+        /// The limit of that name: a client would perhaps have taken more.
+        TurnWrite => "turn-write",
+        /// The limit of that name: so many were accepted; more may have been waiting.
+        TurnAccept => "turn-accept",
+        /// The limit of that name: a step of a handshake was put off.
+        TurnHandshakes => "turn-handshakes",
+        /// The limit of that name: a slice ended before all readers had been visited.
+        TurnReaders => "turn-readers",
+        /// The limit of that name: a step of a turn ended before everybody had been visited.
+        TurnTime => "turn-time",
+    }
+}
+
+impl Held {
+    /// How many there are.
+    pub(crate) const COUNT: usize = Self::ALL.len();
+
+    /// Whether it comes with each day that nothing is wrong on.
+    pub(crate) fn is_routine(self) -> bool {
+        matches!(self, Self::History | Self::HistoryBytes | Self::HistoryAge | Self::Ping)
+    }
+}
+
+words! {
     /// How an entry reaches those who read it.
     Way {
         /// The answer to a poll, at once.
@@ -228,6 +275,10 @@ pub struct Counters {
     closed: [u64; Reason::ALL.len()],
     /// Requests, messages and commands refused, by reason.
     refused: [u64; Reason::ALL.len()],
+    /// Times that a limit was reached that refuses nothing.
+    held: [u64; Held::COUNT],
+    /// All of them.
+    pub(crate) held_in_all: u64,
     /// Requests answered.
     pub requests: u64,
     /// WebSockets opened.
@@ -302,6 +353,8 @@ impl Default for Counters {
         Self {
             closed: none,
             refused: none,
+            held: [0; Held::COUNT],
+            held_in_all: 0,
             accepted: 0,
             requests: 0,
             opened: 0,
@@ -350,6 +403,27 @@ impl Counters {
         self.refused.get(reason as usize).copied().unwrap_or(0)
     }
 
+    /// Times that this limit made somebody wait, shortened an answer, dropped the oldest, or was
+    /// the time for something.
+    pub fn held(&self, limit: Held) -> u64 {
+        self.held.get(limit as usize).copied().unwrap_or(0)
+    }
+
+    /// Counts that this limit was reached, if it was.
+    #[inline]
+    pub(crate) fn count_held(&mut self, limit: Held, is_reached: bool) {
+        self.set_held(limit, self.held(limit) + u64::from(is_reached));
+    }
+
+    /// Takes over what was counted elsewhere.
+    #[inline]
+    pub(crate) fn set_held(&mut self, limit: Held, times: u64) {
+        if let Some(count) = self.held.get_mut(limit as usize) {
+            self.held_in_all += times - *count;
+            *count = times;
+        }
+    }
+
     /// Entries given to readers or pollers in this way.
     pub fn delivered_by(&self, way: Way) -> u64 {
         self.delivered_by.get(way as usize).copied().unwrap_or(0)
@@ -389,7 +463,7 @@ impl Counters {
 }
 
 impl fmt::Display for Counters {
-    /// One line of `name=number`; reasons that never occurred are left out.
+    /// One line of `name=number`; reasons and limits that never occurred are left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -436,6 +510,11 @@ impl fmt::Display for Counters {
             }
             if self.refused(reason) > 0 {
                 write!(f, " refused.{reason}={}", self.refused(reason))?;
+            }
+        }
+        for &limit in Held::ALL {
+            if self.held(limit) > 0 {
+                write!(f, " held.{limit}={}", self.held(limit))?;
             }
         }
         Ok(())

@@ -59,6 +59,8 @@ pub struct Outbox {
     tail_messages: usize,
     /// That too much waits has been told.
     is_told: bool,
+    /// That its client is not read for what waits has been counted.
+    is_counted: bool,
 }
 
 #[derive(Debug)]
@@ -103,6 +105,11 @@ impl Outbox {
     /// Whether it is to be told that too much waits: once, until nothing does.
     pub(crate) fn is_to_be_told(&mut self) -> bool {
         !std::mem::replace(&mut self.is_told, true)
+    }
+
+    /// Whether it is to be counted that its client is not read: once, until nothing waits.
+    pub(crate) fn is_to_be_counted(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_counted, true)
     }
 
     /// Appends bytes that others may share.
@@ -205,6 +212,7 @@ impl Outbox {
         self.messages = 0;
         self.tail_messages = 0;
         self.is_told = false;
+        self.is_counted = false;
     }
 
     /// Turns the tail into a chunk, so that what comes next begins one of its own.

@@ -6,6 +6,7 @@ use std::io;
 
 use crate::files::DiskFile;
 use crate::limits::{Limits, TAKE_BYTES};
+use crate::metrics::Held;
 use crate::outbox::{Flush, Outbox, Sink};
 use crate::tick::Tick;
 use crate::turn::Turn;
@@ -46,6 +47,14 @@ impl Outgoing {
     pub(crate) fn is_full(&self, limits: &Limits) -> bool {
         // As `outbox-soft` is a quarter of `outbox`.
         self.bytes() >= limits.outbox_soft || self.messages() > limits.outbox_messages / 4
+    }
+
+    /// Counts that its peer is not read, if that is for what waits.
+    pub(crate) fn count_full(&mut self, turn: &mut Turn) {
+        if self.is_full(&turn.limits) {
+            let is_first = self.outbox(turn).is_to_be_counted();
+            turn.counters.count_held(Held::OutboxSoft, is_first);
+        }
     }
 
     fn outbox_bytes(&self) -> usize {

@@ -11,7 +11,7 @@ use crate::http::{Refusal, Request};
 use crate::hub::{Hub, refusal_of};
 use crate::id::{After, ConnId};
 use crate::long_poll::LongPoll;
-use crate::metrics::{Reason, Way};
+use crate::metrics::{Held, Reason, Way};
 use crate::poll;
 use crate::response::Response;
 use crate::routes::{self, Answer, Poll, Reads};
@@ -117,11 +117,13 @@ impl Hub {
         }
         self.turn.counters.gaps += u64::from(is_gap);
         let may_wait = request.method() == "GET" && !has_news && !is_gap && self.drain.is_none();
-        if let Some(wait) = poll.wait.filter(|wait| may_wait && !wait.is_zero()) {
+        let wait = poll.wait.map(|wait| wait.min(self.turn.limits.wait_max));
+        self.turn.counters.count_held(Held::WaitMax, may_wait && wait < poll.wait);
+        if let Some(wait) = wait.filter(|wait| may_wait && !wait.is_zero()) {
             return self.begin_wait(conn, poll, wait);
         }
-        let response = match poll.wait {
-            Some(_) => long_poll(poll).response(),
+        let response = match wait {
+            Some(wait) => long_poll(poll, wait).response(),
             None => Response::new(200).with("Cache-Control", "private, no-cache"),
         };
         let Some(client) = self.clients.get_mut(conn) else { return Ok(()) };
@@ -182,7 +184,7 @@ impl Hub {
         // Who has a gap is answered at once, so none is left to be told.
         self.read_all(conn, &poll.reads, poll.reads.after.unwrap_or(After::Earliest))?;
         if let Some(client) = self.clients.get_mut(conn) {
-            client.connection.wait(long_poll(poll), wait, &self.turn);
+            client.connection.wait(long_poll(poll, wait), wait, &self.turn);
         }
         Ok(())
     }
@@ -233,8 +235,8 @@ pub(crate) fn handler_failed() -> Refusal {
 }
 
 /// What a long poll waits with.
-fn long_poll(poll: &Poll) -> LongPoll {
-    let preference = poll.wait.filter(|_| poll.is_preference).map(|wait| wait.as_secs());
+fn long_poll(poll: &Poll, wait: std::time::Duration) -> LongPoll {
+    let preference = poll.is_preference.then_some(wait.as_secs());
     LongPoll { limit: poll.limit, preference, is_due: false }
 }
 

@@ -24,7 +24,8 @@ pub(crate) struct Poll<'p> {
     pub way: Way,
 }
 
-/// Writes the answer; returns its `last` and the number of messages in it.
+/// Writes the answer; returns its `last`, the number of messages in it, and whether `poll_bytes`
+/// ended it.
 ///
 /// Bounds: `limit` messages, and `poll_bytes` unless a single message is longer.
 pub(crate) fn put_answer(
@@ -32,10 +33,10 @@ pub(crate) fn put_answer(
     poll: &Poll<'_>,
     log: &Log,
     limits: &Limits,
-) -> (EntryId, usize) {
+) -> (EntryId, usize, bool) {
     out.extend_from_slice(b"{\"messages\":[");
     let start = out.len();
-    let mut count = 0;
+    let (mut count, mut is_cut) = (0, false);
     let mut given = None;
     let mut last = log.newest();
     for (topic, entry) in log.merge(poll.places.iter().copied()) {
@@ -44,6 +45,7 @@ pub(crate) fn put_answer(
         if count == poll.limit || (count > 0 && is_over) {
             // With `limit=0` none is given: then it is the place before the first held back.
             last = log.id(given.unwrap_or(entry.seq - 1));
+            is_cut = count < poll.limit;
             break;
         }
         given = Some(entry.seq);
@@ -62,7 +64,7 @@ pub(crate) fn put_answer(
     let readers = |(number, _): &(TopicNumber, u64)| u64::from(log.topic(*number).readers());
     put_number(out, poll.places.iter().map(readers).sum());
     out.extend_from_slice(b"}\n");
-    (last, count)
+    (last, count, is_cut)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::log::Log;
+use crate::metrics::{Counters, Held};
 use crate::topic::TopicNumber;
 
 /// Those who read one topic.
@@ -128,10 +129,11 @@ impl Readers {
 
     /// Ends a slice: the topic goes to the end of the queue, or out of it if all its readers were
     /// offered what it holds. Then the answer is since when the oldest of that waited.
-    pub(crate) fn end_slice(&mut self, log: &mut Log) -> Option<Instant> {
+    pub(crate) fn end_slice(&mut self, log: &mut Log, counters: &mut Counters) -> Option<Instant> {
         let number = self.spreading.pop_front()?;
         let readers = self.of.get_mut(number.0 as usize)?;
         if readers.next > 0 && !readers.list.is_empty() {
+            counters.count_held(Held::TurnReaders, true);
             self.spreading.push_back(number);
             return None;
         }

@@ -71,7 +71,8 @@ pub struct Poll {
     pub reads: Reads,
     /// Most messages wanted.
     pub limit: usize,
-    /// How long the answer may be held back; `None`: not at all, it is a poll.
+    /// How long the answer may be held back, at most `wait_max` of it; `None`: not at all, it is a
+    /// poll.
     pub wait: Option<Duration>,
     /// Whether the wait was asked for by `Prefer`.
     pub is_preference: bool,
@@ -87,7 +88,6 @@ pub struct Rules {
     pub(crate) subprotocols: Vec<String>,
     pub(crate) deflate: bool,
     pub(crate) subscriptions: usize,
-    pub(crate) wait_max: Duration,
 }
 
 impl Rules {
@@ -100,7 +100,6 @@ impl Rules {
             subprotocols: config.subprotocols.clone(),
             deflate: config.deflate && cfg!(feature = "deflate"),
             subscriptions: config.limits.subscriptions,
-            wait_max: config.limits.wait_max,
         }
     }
 }
@@ -195,7 +194,7 @@ pub(crate) fn route(request: &Request, rules: &Rules) -> Result<Answer, Refusal>
             Ok(Answer::EventStream { is_text: query.is_text, reads: query.reads() })
         }
         (MESSAGES, "GET" | "HEAD") => {
-            Query::parse(request, rules.subscriptions)?.poll(request, rules).map(Answer::Poll)
+            Ok(Answer::Poll(Query::parse(request, rules.subscriptions)?.poll(request)))
         }
         (MESSAGES, "POST") => publish(request, rules),
         (MESSAGES, "OPTIONS") => Ok(options("GET, HEAD, POST, OPTIONS", request, rules)),
@@ -418,15 +417,15 @@ impl Query {
         Reads { topics: self.topics, after: self.after }
     }
 
-    fn poll(self, request: &Request, rules: &Rules) -> Result<Poll, Refusal> {
+    fn poll(self, request: &Request) -> Poll {
         let preference = preferred_wait(request).filter(|_| self.wait.is_none());
         let wait = self.wait.or(preference);
-        Ok(Poll {
+        Poll {
             limit: self.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX),
-            wait: wait.map(|seconds| Duration::from_secs(seconds).min(rules.wait_max)),
+            wait: wait.map(Duration::from_secs),
             is_preference: preference.is_some(),
             reads: self.reads(),
-        })
+        }
     }
 }
 

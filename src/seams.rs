@@ -153,12 +153,12 @@ impl<H: Handler> Rehearsal<H> {
         while let Some(topic) = hub.clients.readers.next_spreading() {
             hub.clients.readers.begin_slice(topic, &hub.log);
             while hub.clients.next_reader(topic).is_some() {}
-            hub.clients.readers.end_slice(&mut hub.log);
+            hub.clients.readers.end_slice(&mut hub.log, &mut hub.turn.counters);
         }
         hub.clients.readers.end_rounds();
         hub.turn.end_delivery();
         hub.log.drop_encoded();
-        hub.log.trim(hub.turn.now);
+        hub.trim();
         hub.clients.end_readings(&mut hub.log);
         let is_done = |id: &ConnId| {
             self.app.hub.clients.get(*id).is_some_and(|client| client.connection.is_done())

@@ -30,13 +30,14 @@ use crate::http::Refusal;
 use crate::hub::Hub;
 use crate::id::ConnId;
 use crate::listeners::Listeners;
-use crate::metrics::Reason;
+use crate::metrics::{Held, Reason};
 use crate::net::{self, Events, Interest, Poll, Source, Token, Waker};
 use crate::outbox::{Flush, Sink};
 use crate::remote::{Commands, Remote};
 use crate::stream::{Inherited, Listener, why_gone};
 use crate::tick::Tick;
 use crate::tls_session::Received;
+use crate::told::SlowHandlers;
 
 /// A server: clients, log and loop around a [`Handler`]. It is `Send` if the handler is.
 pub struct Server<H> {
@@ -59,9 +60,8 @@ pub struct Server<H> {
     /// Sources of the embedder's that are ready.
     pub(crate) ready: Vec<usize>,
     pub(crate) scratch: Vec<u8>,
-    /// When it was last told that a handler was slow, and how often that was not told since.
-    slow_told: Option<Instant>,
-    slow_untold: u64,
+    /// What the log knows of handlers that were slow.
+    slow: SlowHandlers,
     /// Clients whose deadline has come, and those to be forgotten: lists that are reused.
     pub(crate) due: Vec<u32>,
     pub(crate) done: Vec<ConnId>,
@@ -136,8 +136,7 @@ impl<H: Handler> Server<H> {
             events: Events::with_capacity(EVENTS),
             is_full: false,
             is_control_full: false,
-            slow_told: None,
-            slow_untold: 0,
+            slow: SlowHandlers::default(),
             had_more: false,
             busy: Busy::default(),
             deadlines: Deadlines::default(),
@@ -194,6 +193,7 @@ impl<H: Handler> Server<H> {
         self.accept(); //        8  last, so that no slot is reused before the next turn
         let took = net::now() - self.app.hub.now;
         self.app.hub.turn.counters.turn_time.observe(took);
+        self.app.hub.turn.tell();
         Ok(self.rest())
     }
 
@@ -234,7 +234,7 @@ impl<H: Handler> Server<H> {
         }
         let drain = self.drain.as_ref().map_or(Tick::NEVER, Drain::deadline);
         let tick = self.deadlines.soonest().min(hub.log.deadline());
-        let tick = tick.min(drain).min(self.openings_due);
+        let tick = tick.min(drain).min(self.openings_due).min(hub.turn.next_telling());
         let tick = (tick != Tick::NEVER).then(|| self.started + tick.since_start());
         let wake = hub.wakes.peek().map(|Reverse((at, ..))| *at);
         let paused = self.listeners.paused_until();
@@ -297,6 +297,7 @@ impl<H: Handler> Server<H> {
                 client.is_slow = now - since >= turn_time / SLOW_SHARE;
             }
         }
+        self.app.hub.turn.counters.count_held(Held::TurnTime, self.busy.is_cut());
         self.scratch = scratch;
         let mut ready = std::mem::take(&mut self.ready);
         for token in ready.drain(..) {
@@ -329,12 +330,13 @@ impl<H: Handler> Server<H> {
         }
         if !client.is_readable || !client.connection.wants_input(&self.app.hub.turn) {
             // Readiness is remembered, and looked at again when bytes are wanted.
-            return;
+            return client.connection.is_left_unread(&mut self.app.hub.turn);
         }
         if client.stream.is_handshaking() && !self.app.hub.turn.may_handshake() {
             return self.make_busy(id);
         }
-        let size = client.connection.input_bytes_max(&self.app.hub.turn).min(scratch.len());
+        let most = scratch.len();
+        let size = client.connection.input_bytes_max(&self.app.hub.turn).min(most);
         let input = scratch.get_mut(..size).unwrap_or_default();
         let counters = &mut self.app.hub.turn.counters;
         counters.reads += 1;
@@ -345,6 +347,7 @@ impl<H: Handler> Server<H> {
             }
             Ok(Received::Bytes { count, has_more }) => {
                 counters.read_bytes += count as u64;
+                counters.count_held(Held::TurnRead, count == most);
                 if has_more || client.is_read_closed {
                     self.make_busy(id);
                 } else {
@@ -425,15 +428,7 @@ impl<H: Handler> Server<H> {
             return now;
         }
         self.app.hub.turn.counters.slow_handlers += 1;
-        if self.slow_told.is_some_and(|told| now - told < Duration::from_secs(1)) {
-            self.slow_untold += 1;
-            return now;
-        }
-        self.slow_told = Some(now);
-        let untold = std::mem::take(&mut self.slow_untold);
-        let client = id.map_or("-".into(), |id| id.to_string());
-        let ms = (now - since).as_millis();
-        log::warn!("event=slow_handler client={client} ms={ms} suppressed={untold}");
+        self.slow.tell(id, since, now);
         now
     }
 
@@ -467,6 +462,7 @@ impl<H: Handler> Server<H> {
             }
         }
         touched.drain(..visited);
+        self.app.hub.turn.counters.count_held(Held::TurnTime, !touched.is_empty());
         self.app.hub.clients.give_back_touched(touched);
         self.spread();
         self.app.hub.turn.end_delivery();
@@ -474,8 +470,7 @@ impl<H: Handler> Server<H> {
         if hub.clients.readers.next_spreading().is_none() {
             hub.log.drop_encoded();
         }
-        hub.log.trim(hub.turn.now);
-        hub.turn.counters.encoded = hub.log.encodings();
+        hub.trim();
     }
 
     /// Offers what was published to its readers, topic by topic, a slice of them at a time.
@@ -492,12 +487,14 @@ impl<H: Handler> Server<H> {
                     self.app.hub.clients.readers.has_more_to_take(topic);
                 }
             }
-            let through_since = self.app.hub.clients.readers.end_slice(&mut self.app.hub.log);
-            let now = net::now();
-            if let Some(since) = through_since {
-                self.app.hub.turn.counters.fanout_time.observe(now - since);
+            let (hub, now) = (&mut self.app.hub, net::now());
+            let counters = &mut hub.turn.counters;
+            if let Some(since) = hub.clients.readers.end_slice(&mut hub.log, counters) {
+                counters.fanout_time.observe(now - since);
             }
             if now >= until {
+                let is_cut = hub.clients.readers.next_spreading().is_some();
+                counters.count_held(Held::TurnTime, is_cut);
                 break;
             }
         }
@@ -525,6 +522,7 @@ impl<H: Handler> Server<H> {
                     if written >= hub.turn.limits.turn_write as u64 {
                         // Whoever is touched now is visited in the next turn, which does not wait.
                         client.is_spent = true;
+                        hub.turn.counters.count_held(Held::TurnWrite, true);
                         hub.clients.touch(id);
                         return Visit::Unfinished;
                     }

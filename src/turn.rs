@@ -12,11 +12,12 @@ use crate::deflate::{self, Deflate, Window};
 use crate::id::ConnId;
 use crate::limits::Limits;
 use crate::message::Kind;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Held};
 use crate::origin::Origins;
 use crate::outbox::Outbox;
 use crate::response::{self, DATE_BYTES};
 use crate::tick::Tick;
+use crate::told::HeldLimits;
 use crate::topic::{Form, TopicNumber};
 use crate::websocket::{Fault, Incoming};
 
@@ -38,6 +39,8 @@ pub struct Turn {
     pub origins: Origins,
     /// Steps of TLS handshakes that this turn has still time for.
     handshakes_left: usize,
+    /// What the log knows of limits that refuse nothing.
+    pub(crate) told: HeldLimits,
     /// What messages are compressed with, and taken out.
     pub(crate) deflate: Deflate,
     /// Bytes that may still be compressed in this turn.
@@ -73,6 +76,7 @@ impl Turn {
             counters: Counters::default(),
             origins,
             handshakes_left: config.limits.turn_handshakes,
+            told: HeldLimits::default(),
             deflate: Deflate::default(),
             deflate_left: deflate::TURN_BYTES,
             inflated_bytes: 0,
@@ -92,10 +96,23 @@ impl Turn {
         self.deflate_left = deflate::TURN_BYTES;
     }
 
+    /// Ends a turn: what limits have held is told, if it is time for it.
+    pub(crate) fn tell(&mut self) {
+        if self.next_telling() <= self.now {
+            self.told.tell(&self.counters, self.now);
+        }
+    }
+
+    /// When there will be something to tell.
+    pub(crate) fn next_telling(&self) -> Tick {
+        self.told.due(&self.counters)
+    }
+
     /// Whether one more step of a handshake fits into this turn; it is counted.
     pub(crate) fn may_handshake(&mut self) -> bool {
         let left = self.handshakes_left.checked_sub(1);
         self.handshakes_left = left.unwrap_or(0);
+        self.counters.count_held(Held::TurnHandshakes, left.is_none());
         left.is_some()
     }
 

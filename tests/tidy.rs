@@ -27,6 +27,7 @@ const FLOORS: &[&[&str]] = &[
         "outbox",
         "response",
         "tls",
+        "told",
     ],
     &["extensions", "origin", "tls_session", "topic", "websocket"],
     &["encodings", "http", "log", "remote", "turn"],

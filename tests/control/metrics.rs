@@ -27,7 +27,7 @@ fn every_name_has_its_unit_and_its_type_and_nothing_goes_down_that_counts() {
         assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
         assert!(!name.contains("_ms") && !name.contains("milli"), "{name}: seconds and bytes");
         for label in before.labels(name) {
-            let known = ["reason", "transport", "result", "version", "window", "state"];
+            let known = ["reason", "limit", "transport", "result", "version", "window", "state"];
             assert!(known.contains(&label), "{label}");
         }
     }

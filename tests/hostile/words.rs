@@ -1,6 +1,7 @@
-//! Each limit that ends or refuses something says so in the log, by its own word: in a line of
-//! `event=refused`, `event=closed` or `event=full`, as `reason=`. Each is made small and gone over
-//! by one peer; what is answered and counted is `tests/limits.rs`.
+//! Each limit says in the log that it was reached, by its own word: one that ends or refuses
+//! something in a line of `event=refused`, `event=closed` or `event=full`, as `reason=`; any other
+//! in one of `event=limit`. Each is made small and gone over by one peer; what is answered and
+//! counted is `tests/limits.rs`.
 
 use crate::silent::SILENT;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +17,12 @@ struct Word(&'static str, &'static [&'static str], fn(&Server) -> Vec<Peer>);
 const EVENTS: [&str; 3] = [" event=refused ", " event=closed ", " event=full "];
 
 /// Limits that have no line of their own, and why.
-const LEFT_OUT: [(&str, &str); 2] = [
+const LEFT_OUT: [(&str, &str); 4] = [
+    ("turn-handshakes", "two have to come in one turn; `tests/limits/turn.rs` turns by hand"),
+    (
+        "turn-time",
+        "it depends on the machine; `tests/limits/held.rs` makes it shorter than a flag can",
+    ),
     ("ack-timeout", "it takes a machine that is gone; `tests/limits/gate.rs` takes one away"),
     ("commands", "only an embedder has other threads; `tests/limits/clients.rs` has one"),
 ];
@@ -202,29 +208,57 @@ const WORDS: &[Word] = &[
     Word("drain", &["--drain", "5s"], is_told_to_go),
 ];
 
-#[test]
-fn each_limit_that_ends_or_refuses_something_says_so_in_the_log_by_its_word() {
-    let tokens = concat!(env!("CARGO_TARGET_TMPDIR"), "/words-tokens");
-    std::fs::write(tokens, "alice alice-0123456789abcdef\n").unwrap();
-    std::fs::set_permissions(tokens, std::fs::Permissions::from_mode(0o600)).unwrap();
+/// The same for limits that refuse nothing. What every day brings is in the log at debug.
+const HELD: &[Word] = &[
+    Word("history", &["--log", "debug", "--history", "1"], publishes_twice),
+    Word("history-bytes", &["--log", "debug", "--history-bytes", "1"], publishes_twice),
+    Word("history-age", &["--log", "debug", "--history-age", "100ms"], publishes_twice),
+    Word("history-total", &["--limit", "history-total=1"], publishes_twice),
+    Word("outbox-soft", &["--limit", "outbox-soft=1"], asks_and_does_not_read),
+    Word("wait-max", &["--wait-max", "1s"], |server| says(server, get("/api/messages?wait=2"))),
+    Word("poll-bytes", &["--limit", "poll-bytes=1"], publishes_twice),
+    Word("ping", &["--log", "debug", "--ping", "100ms"], |server| sends(server, "")),
+    Word("turn-read", &["--limit", "turn-read=100"], |server| {
+        sends(server, frame(true, TEXT, &[b'a'; 1000]))
+    }),
+    Word("turn-messages", &["--limit", "turn-messages=1"], |server| {
+        sends(server, frame(true, TEXT, b"a").repeat(3))
+    }),
+    Word("turn-write", &["--limit", "turn-write=1000"], |server| {
+        // More than is taken from the log in one go.
+        let mut peers: Vec<Peer> = (0..5).flat_map(|_| publishes_twice(server)).collect();
+        peers.push(Peer::opens(door(server), "/websocket?after=earliest", ""));
+        peers
+    }),
+    Word("turn-accept", &["--limit", "turn-accept=1"], |server| says(server, "")),
+    Word("turn-readers", &["--limit", "turn-readers=1"], |server| {
+        let mut peers: Vec<Peer> =
+            (0..3).map(|_| Peer::opens(door(server), "/websocket", "")).collect();
+        peers.extend(publishes_twice(server));
+        peers
+    }),
+];
+
+/// And then asks for it.
+fn publishes_twice(server: &Server) -> Vec<Peer> {
+    let mut peer = Peer::connect(door(server));
+    for _ in 0..2 {
+        peer.says(posting("/api/messages", "", &[b'a'; 10_000]));
+        assert_eq!(peer.answer().status, 201);
+    }
+    peer.says(get("/api/messages"));
+    assert_eq!(peer.answer().status, 200);
+    vec![peer]
+}
+
+/// Those of the table of whom the log of the program, attacked like that, has no line.
+fn silent(words: &[Word], flags: &[&str], tells: impl Fn(&str, &str) -> bool) -> Vec<String> {
     let mut silent = Vec::new();
-    for Word(name, flags, attack) in WORDS {
-        // They stay, and the end is told when they are dropped.
-        let all = ["--limit", "close-timeout=100ms"];
-        let mut flags = [&all, *flags].concat();
-        if flags.contains(&"token") {
-            flags.extend(["--token-file", tokens]);
-        }
-        let server = Server::start(&flags);
+    for Word(name, own, attack) in words {
+        let server = Server::start(&[flags, own].concat());
         let _peers = attack(&server);
-        let word = format!(" reason={name}");
-        let tells = |line: &str| {
-            let is_whole = |rest: &str| rest.is_empty() || rest.starts_with(' ');
-            EVENTS.iter().any(|event| line.contains(event))
-                && line.split_once(&word).is_some_and(|(_, rest)| is_whole(rest))
-        };
         let end = now() + PATIENCE;
-        while !server.stderr().lines().any(tells) {
+        while !server.stderr().lines().any(|line| tells(name, line)) {
             if now() >= end {
                 silent.push(format!("{name}:\n{}", server.stderr()));
                 break;
@@ -232,21 +266,47 @@ fn each_limit_that_ends_or_refuses_something_says_so_in_the_log_by_its_word() {
             server.waits(ms(5));
         }
     }
+    silent
+}
+
+#[test]
+fn each_limit_that_ends_or_refuses_something_says_so_in_the_log_by_its_word() {
+    let tokens = concat!(env!("CARGO_TARGET_TMPDIR"), "/words-tokens");
+    std::fs::write(tokens, "alice alice-0123456789abcdef\n").unwrap();
+    std::fs::set_permissions(tokens, std::fs::Permissions::from_mode(0o600)).unwrap();
+    // They stay, and the end is told when they are dropped.
+    let flags = ["--limit", "close-timeout=100ms", "--token-file", tokens];
+    let silent = silent(WORDS, &flags, |name, line| {
+        EVENTS.iter().any(|event| line.contains(event)) && has(line, &format!(" reason={name}"))
+    });
     assert!(silent.is_empty(), "the log has no word of {}", silent.join("\n\n"));
 }
 
 #[test]
+fn each_limit_that_refuses_nothing_says_in_the_log_how_often_it_was_reached() {
+    let silent =
+        silent(HELD, &[], |name, line| line.contains(&format!(" event=limit limit={name} held=")));
+    assert!(silent.is_empty(), "the log has no word of {}", silent.join("\n\n"));
+}
+
+/// Whether this is in the line, and no longer word is there in place of it.
+fn has(line: &str, word: &str) -> bool {
+    let is_whole = |rest: &str| rest.is_empty() || rest.starts_with(' ');
+    line.split_once(word).is_some_and(|(_, rest)| is_whole(rest))
+}
+
+#[test]
 fn each_limit_has_its_line_here_or_a_reason_why_not() {
+    let words: Vec<&str> = WORDS.iter().chain(HELD).map(|word| word.0).collect();
+    let others: Vec<&str> = SILENT.iter().chain(&LEFT_OUT).map(|(name, _)| *name).collect();
     for limit in pousse::LIMITS {
-        let lists = [
-            WORDS.iter().any(|word| word.0 == limit.name),
-            SILENT.contains(&limit.name),
-            LEFT_OUT.iter().any(|(name, _)| *name == limit.name),
-        ];
-        assert_eq!(lists.iter().filter(|is_in| **is_in).count(), 1, "{}", limit.name);
+        let lists = [words.contains(&limit.name), others.contains(&limit.name)];
+        assert!(lists[0] != lists[1], "{}", limit.name);
     }
-    let count = SILENT.len() + LEFT_OUT.len();
-    let mut named: Vec<&str> = WORDS.iter().map(|word| word.0).collect();
-    named.dedup();
-    assert_eq!(named.len() + count, pousse::LIMITS.len(), "each is a limit");
+    for name in words.iter().chain(&others) {
+        assert!(pousse::Limits::find(name).is_some(), "{name} is no limit any more");
+    }
+    for word in HELD {
+        assert!(pousse::Held::ALL.iter().any(|limit| limit.word() == word.0), "{}", word.0);
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pousse::{Config, ConnId, Context, Counters, Handler, Message, Server, Tls};
+use pousse::{Config, ConnId, Context, Counters, Handler, Held, Message, Server, Tls};
 
 use crate::peer::{Peer, frame, opening};
 use crate::running::{Chat, Does, PATIENCE, bind, now};
@@ -128,12 +128,18 @@ pub(crate) fn in_one_turn_so_many_steps_of_handshakes_are_taken() {
     let address = server.addresses()[0].strip_prefix("https://").unwrap().parse().unwrap();
     let mut peers: Vec<Peer> = (0..10).map(|_| Peer::connect(address)).collect();
     turns_until(&mut server, |now| now.accepted == 10, |now| now.accepted);
+    peers[..3].iter_mut().for_each(|peer| peer.says([22]));
+    turns_until(&mut server, |now| now.reads == 3, |now| now.reads);
+    let held = |server: &mut Server<Chat>| server.context().counters().held(Held::TurnHandshakes);
+    assert_eq!(held(&mut server), 0, "just the limit");
     // Each is the beginning of a record, so each is looked at.
     for step in 1..=2 {
         peers.iter_mut().for_each(|peer| peer.says([22]));
-        let steps = turns_until(&mut server, |now| now.reads == 10 * step, |now| now.reads);
+        let steps = turns_until(&mut server, |now| now.reads == 10 * step + 3, |now| now.reads);
         assert!(steps.iter().all(|steps| *steps <= 3), "{steps:?}");
         assert!(steps.len() >= 4, "{steps:?}");
+        // Those who were put off: 7, 4, and 1.
+        assert_eq!(held(&mut server), 12 * step, "{steps:?}");
     }
 }
 
