@@ -47,6 +47,8 @@ mod peer;
 mod readers;
 #[path = "hostile/session.rs"]
 mod session;
+#[path = "hostile/signals.rs"]
+mod signals;
 #[path = "limits/silent.rs"]
 mod silent;
 #[path = "hostile/smuggling.rs"]

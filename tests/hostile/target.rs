@@ -150,9 +150,19 @@ impl Target {
         }
     }
 
-    /// Has it read its settings again.
-    pub(crate) fn reloads(&self) {
-        self.server.signal(rustix::process::Signal::HUP);
+    /// Sends it a signal.
+    pub(crate) fn signals(&self, signal: rustix::process::Signal) {
+        self.server.signal(signal);
+    }
+
+    /// Has it end: the witness is told, and it ends as it should.
+    pub(crate) fn drains(mut self) {
+        self.signals(rustix::process::Signal::TERM);
+        if let Some(witness) = &mut self.witness {
+            assert_eq!(witness.close_code(), 1001);
+        }
+        let status = self.server.wait().expect("it ends");
+        assert!(status.success() && self.log().contains(" event=ended "), "{}", tail(&self.log()));
     }
 
     /// An attack, and then the questions.
@@ -266,6 +276,16 @@ impl Target {
     /// Bytes of heap more than before the attack.
     pub(crate) fn heap_grown(&self) -> u64 {
         self.usage().heap_bytes.saturating_sub(self.base.heap_bytes)
+    }
+
+    /// Bytes of memory that it has, its own and those of its file. Counted page by page: what
+    /// `VmRSS` says is off by what each processor has not added up yet.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/smaps_rollup", self.server.pid());
+        let text = fs::read_to_string(path).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kib << 10
     }
 
     pub(crate) fn descriptors(&self) -> usize {

@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
+use crate::endings::grows_no_more;
 use crate::peer::{PATIENCE, Peer, ms, opening};
 use crate::support::certificate::{Pair, connection};
 use crate::support::{Came, Door, now};
@@ -256,4 +257,10 @@ fn half_a_record_and_silence_are_dropped_in_time() {
     });
     assert_eq!(target.counter("closed.head-timeout"), 30);
     assert_eq!(target.counter("closed.pong-timeout"), 30);
+}
+
+#[test]
+fn once_it_has_seen_many_who_come_and_go_over_tls_it_grows_no_more() {
+    let pair = Pair::new("hostile-churn");
+    grows_no_more(&mut Target::start_secure(&pair, &[]), 1000);
 }
