@@ -40,7 +40,7 @@ mod options {
     use std::net::TcpListener;
     use std::time::Duration;
 
-    use pousse::{Config, Server};
+    use pousse::{Config, Server, Tls};
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
     use socket2::Socket;
 
@@ -62,18 +62,19 @@ mod options {
         found.next().expect("the server has accepted it")
     }
 
-    #[test]
-    fn of_a_silent_peer_the_system_asks_whether_it_is_there() {
+    /// `tls`: with a certificate, which a build without TLS cannot have.
+    fn has_its_options(tls: Option<Tls>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inherited = listener.local_addr().unwrap();
         let mut config = Config::default();
         config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        config.tls = tls;
         let server = Server::bind_with(config, vec![listener.into()], Chat).unwrap();
-        let own = server.addresses()[0].strip_prefix("http://").unwrap().parse().unwrap();
-        let _running = Running::of(server, own);
-        for address in [own, inherited] {
-            let mut peer = Peer::connect(address);
-            assert_eq!(peer.asks("GET /api/messages").status, 200);
+        let own = server.addresses()[0].split("://").nth(1).unwrap().parse().unwrap();
+        let running = Running::of(server, own);
+        for (at, address) in [own, inherited].into_iter().enumerate() {
+            let peer = Peer::connect(address);
+            running.counts("it is accepted", |now| now.accepted > at as u64);
             let socket = server_end(&peer);
             assert!(socket.keepalive().unwrap());
             assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
@@ -83,5 +84,13 @@ mod options {
             assert_eq!(socket.tcp_notsent_lowat().unwrap(), 256 * 1024);
             assert!(socket.tcp_nodelay().unwrap());
         }
+    }
+
+    #[test]
+    fn of_a_silent_peer_the_system_asks_whether_it_is_there() {
+        has_its_options(None);
+        let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        has_its_options(Tls::from_pem(certificate.as_bytes(), key.as_bytes()).ok());
     }
 }
