@@ -107,7 +107,11 @@ impl<H: Handler> App<H> {
         let answer = match asked {
             None => return Err(handler_failed()),
             Some(Some(answer)) => answer,
-            Some(None) => routes::route(request, &self.hub.rules)?,
+            Some(None) => match routes::route(request, &self.hub.rules)? {
+                // Whether it may was asked when its head had come.
+                answer @ Answer::Publish(_) => return Ok(answer),
+                answer => answer,
+            },
         };
         let access = match &answer {
             Answer::Response(_) | Answer::File => return Ok(answer),
@@ -117,7 +121,7 @@ impl<H: Handler> App<H> {
             Answer::Poll(poll) => Access::Read(&poll.reads.topics),
             Answer::Publish(topic) => {
                 let asked = routes::published_topic(request, &self.hub.rules);
-                if asked.as_ref() == Some(topic) {
+                if asked.as_ref().is_some_and(|asked| asked == topic) {
                     return Ok(answer);
                 }
                 Access::Publish(topic)

@@ -15,6 +15,9 @@ use crate::poll::{self, Poll};
 use crate::response::{Response, put_field, put_number, put_status};
 use crate::turn::Turn;
 
+/// Room for a head; a longer one finds more.
+const HEAD_BYTES: usize = 400;
+
 /// See the head of this file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Exchange {
@@ -66,7 +69,7 @@ impl Exchange {
         let mut content = std::mem::take(&mut turn.content);
         content.clear();
         let (last, count, is_cut) = poll::put_answer(&mut content, poll, log, &turn.limits);
-        let tag = format!("W/\"{last}{}\"", if poll.is_gap { "-gap" } else { "" });
+        let tag = poll::tag(last, poll.is_gap);
         let is_known = is_known(&tag);
         let mut response = response.with("ETag", tag);
         if is_known {
@@ -103,6 +106,8 @@ impl Exchange {
     ) {
         let date = turn.date();
         outbox.write_with(|out| {
+            // One that grew step by step would be moved four times.
+            out.reserve(HEAD_BYTES);
             put_status(out, response.status, &date);
             for (name, value) in &response.fields {
                 put_field(out, name, value.as_bytes());

@@ -3,6 +3,8 @@
 //! As a rule a head comes whole and is parsed where it stands. One that comes in pieces is held
 //! here, each byte is looked at once, and it is parsed when its last byte is there.
 
+use std::io::BufRead;
+
 use crate::http::{Peer, Refusal, Request, bad, parse_head, too_long_target};
 use crate::input::take;
 use crate::limits::Limits;
@@ -96,14 +98,15 @@ impl HeadScan {
                 return Scan::Partial;
             }
         }
-        let from = self.scanned;
-        let fresh = bytes.get(from..).unwrap_or_default();
-        for (offset, _) in fresh.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-            let at = from + offset;
-            match bytes.get(..=at).unwrap_or_default() {
-                [.., b'\r', b'\n', b'\r', b'\n'] => return Scan::Whole(at + 1),
+        let mut rest = bytes.get(self.scanned..).unwrap_or_default();
+        // To the end of a line, as fast as the machine looks for a byte; of a slice no read fails.
+        while let Ok(1..) = rest.skip_until(b'\n') {
+            let end = bytes.len() - rest.len();
+            match bytes.get(..end).unwrap_or_default() {
+                [.., b'\r', b'\n', b'\r', b'\n'] => return Scan::Whole(end),
                 [.., b'\r', b'\n'] => {}
-                _ => return Scan::BareLineFeed,
+                [.., b'\n'] => return Scan::BareLineFeed,
+                _ => break,
             }
         }
         self.scanned = bytes.len();

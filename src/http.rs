@@ -6,6 +6,7 @@
 //! Contents are not read here, and which answer a request gets is `routes.rs`' business.
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::{fmt, ops};
 
@@ -113,12 +114,47 @@ impl Part {
     }
 }
 
+/// A head as it came. Nearly all are UTF-8, and whether it is, is asked once.
+#[derive(Debug)]
+enum Head {
+    Text(Box<str>),
+    Bytes(Box<[u8]>),
+}
+
+impl Head {
+    fn new(head: &[u8]) -> Self {
+        match str::from_utf8(head) {
+            Ok(text) => Head::Text(text.into()),
+            Err(_) => Head::Bytes(head.into()),
+        }
+    }
+
+    fn bytes(&self, part: Part) -> &[u8] {
+        let head = match self {
+            Head::Text(text) => text.as_bytes(),
+            Head::Bytes(bytes) => bytes,
+        };
+        head.get(part.range()).unwrap_or_default()
+    }
+
+    /// The part, if it is UTF-8.
+    fn text(&self, part: Part) -> Option<&str> {
+        match self {
+            Head::Text(text) => text.get(part.range()),
+            Head::Bytes(_) => str::from_utf8(self.bytes(part)).ok(),
+        }
+    }
+}
+
 /// A request: its head, and its content once that is whole.
 #[derive(Debug)]
 pub struct Request {
-    head: Box<[u8]>,
+    head: Head,
     method: Part,
     target: Part,
+    /// Of the target what stands before its question mark, and what stands behind it.
+    path: Part,
+    query: Part,
     fields: Vec<(Part, Part)>,
     is_1_1: bool,
     pub(crate) content_length: usize,
@@ -140,21 +176,29 @@ impl Request {
 
     /// The target up to its query, still percent-encoded.
     pub fn path(&self) -> &str {
-        match self.target().split('?').next() {
+        match self.part(self.path) {
             // An absolute target may leave it out (RFC 9110 §4.2.3).
-            None | Some("") => "/",
-            Some(path) => path,
+            "" => "/",
+            path => path,
         }
     }
 
     /// The decoded names and values of the query, in their order; `None` for one that is not
     /// percent-encoded UTF-8.
     pub fn query(&self) -> impl Iterator<Item = Option<(Cow<'_, str>, Cow<'_, str>)>> {
-        let query = self.target().split_once('?').map_or("", |(_, query)| query);
-        query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        self.pairs().map(|(name, value)| {
             Some((percent::decode(name, true)?, percent::decode(value, true)?))
         })
+    }
+
+    /// Whether the query has a value of this name.
+    pub(crate) fn asks(&self, name: &str) -> bool {
+        self.pairs().any(|(it, _)| percent::decode(it, true).is_some_and(|it| it == name))
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.part(self.query).split('&').filter(|pair| !pair.is_empty());
+        pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
 
     /// The value of the first field of this name (names ignore case) that is text.
@@ -164,7 +208,7 @@ impl Request {
 
     /// The values of all fields of this name that are text.
     pub fn fields(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.raw_fields(name).filter_map(|value| str::from_utf8(value).ok())
+        self.values(name).filter_map(|value| self.head.text(value))
     }
 
     /// The content, empty if there is none.
@@ -212,7 +256,10 @@ impl Request {
             let is_no = |part: &str| {
                 let weight =
                     part.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("q"));
-                weight.is_some_and(|(_, value)| value.trim().parse() == Ok(0.0))
+                weight.is_some_and(|(_, value)| {
+                    let value = value.trim();
+                    value.starts_with('0') && value.bytes().all(|byte| matches!(byte, b'0' | b'.'))
+                })
             };
             is_named && !parts.any(is_no)
         })
@@ -225,10 +272,17 @@ impl Request {
 
     /// The values of all fields of this name, text or not.
     pub fn raw_fields(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.fields
-            .iter()
-            .filter(|(field, _)| self.bytes(*field).eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| self.bytes(*value))
+        self.values(name).map(|value| self.head.bytes(value))
+    }
+
+    /// The values of all fields of this name; those that are no text are `None`.
+    pub(crate) fn texts(&self, name: &str) -> impl Iterator<Item = Option<&str>> {
+        self.values(name).map(|value| self.head.text(value))
+    }
+
+    fn values(&self, name: &str) -> impl Iterator<Item = Part> {
+        let is_it = |field: Part| self.head.bytes(field).eq_ignore_ascii_case(name.as_bytes());
+        self.fields.iter().filter(move |(field, _)| is_it(*field)).map(|(_, value)| *value)
     }
 
     /// Whether a comma-separated field (all its lines together) has this member, ignoring case.
@@ -240,7 +294,7 @@ impl Request {
     pub(crate) fn members(&self, name: &str) -> impl Iterator<Item = &str> {
         self.fields(name)
             .flat_map(|value| value.split(','))
-            .map(str::trim)
+            .map(str::trim_ascii)
             .filter(|it| !it.is_empty())
     }
 
@@ -249,13 +303,22 @@ impl Request {
         !self.is_1_1 || self.lists("connection", "close")
     }
 
-    fn bytes(&self, part: Part) -> &[u8] {
-        self.head.get(part.range()).unwrap_or_default()
+    /// Finds path and query in the target.
+    fn split_target(&mut self) {
+        let target = self.target;
+        let before = self.target().bytes().position(|byte| byte == b'?').map(u32::try_from);
+        (self.path, self.query) = match before {
+            Some(Ok(length)) => {
+                let end = target.start + length;
+                (Part { end, ..target }, Part { start: end + 1, ..target })
+            }
+            _ => (target, Part { start: target.end, ..target }),
+        };
     }
 
     fn part(&self, part: Part) -> &str {
         // Method and target are checked to be ASCII when the head is parsed.
-        str::from_utf8(self.bytes(part)).unwrap_or_default()
+        self.head.text(part).unwrap_or_default()
     }
 }
 
@@ -269,10 +332,10 @@ pub(crate) fn parse_head(head: &[u8], limits: &Limits, peer: Peer) -> Result<Req
 }
 
 fn parse(head: &[u8], limits: &Limits, peer: Peer) -> Result<Request, Refusal> {
-    let mut storage = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut storage = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let storage = storage.get_mut(..limits.headers).unwrap_or_default();
-    let mut parsed = httparse::Request::new(storage);
-    match parsed.parse(head) {
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(head, storage) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(bad("the request head is not whole")),
         Err(httparse::Error::TooManyHeaders) => {
@@ -297,6 +360,8 @@ fn parse(head: &[u8], limits: &Limits, peer: Peer) -> Result<Request, Refusal> {
     let mut request = Request {
         method: Part::of(parsed.method.unwrap_or_default().as_bytes(), head),
         target: Part::of(target.as_bytes(), head),
+        path: Part::default(),
+        query: Part::default(),
         fields: parsed
             .headers
             .iter()
@@ -306,13 +371,14 @@ fn parse(head: &[u8], limits: &Limits, peer: Peer) -> Result<Request, Refusal> {
         content_length: 0,
         content: Vec::new(),
         refusal: None,
-        head: head.into(),
+        head: Head::new(head),
         peer,
     };
     if !request.method().bytes().all(is_token_byte) {
         return Err(bad("the request method is not a token"));
     }
     check_target(&mut request)?;
+    request.split_target();
     check_framing(&mut request, limits)?;
     Ok(request)
 }
@@ -323,18 +389,18 @@ pub(crate) fn too_long_target() -> Refusal {
 
 /// One `Host`, and a target in one of the forms of RFC 9112 §3.2.
 fn check_target(request: &mut Request) -> Result<(), Refusal> {
-    let hosts = request.raw_fields("host").count();
-    if hosts > 1 || (hosts == 0 && request.is_1_1) {
+    let (host, second) = {
+        let mut hosts = request.texts("host");
+        (hosts.next(), hosts.next())
+    };
+    if second.is_some() || (host.is_none() && request.is_1_1) {
         return Err(bad("a request has to have exactly one Host field"));
     }
-    let host = request.raw_fields("host").next().unwrap_or_default();
-    let is_host_byte = |byte: &u8| byte.is_ascii_graphic() && !b"/?#@\\,<>\"{}|^`".contains(byte);
-    let is_host = |host: &[u8]| {
-        host.iter().all(is_host_byte) && str::from_utf8(host).is_ok_and(origin::is_authority)
-    };
-    if hosts == 1 && !is_host(host) {
+    let is_host = |host: &str| host.bytes().all(is_host_byte) && origin::is_authority(host);
+    if host.is_some_and(|host| !host.is_some_and(is_host)) {
         return Err(bad("the Host field has to name a host, and a port where it is not the usual"));
     }
+    let host = host.flatten();
     let target = request.target();
     if target.starts_with('/') || (target == "*" && request.method() == "OPTIONS") {
         return Ok(());
@@ -347,12 +413,32 @@ fn check_target(request: &mut Request) -> Result<(), Refusal> {
         return Err(bad("the request target has to begin with a slash"));
     };
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    if hosts == 1 && !authority.as_bytes().eq_ignore_ascii_case(host) {
+    if host.is_some_and(|host| !authority.eq_ignore_ascii_case(host)) {
         return Err(bad("the request target names another host than the Host field"));
     }
     let start = request.target.range().end - rest.len() + authority.len();
     request.target.start = u32::try_from(start).unwrap_or(u32::MAX);
     Ok(())
+}
+
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic()
+        && !matches!(
+            byte,
+            b'/' | b'?'
+                | b'#'
+                | b'@'
+                | b'\\'
+                | b','
+                | b'<'
+                | b'>'
+                | b'"'
+                | b'{'
+                | b'}'
+                | b'|'
+                | b'^'
+                | b'`'
+        )
 }
 
 /// Where the content ends (RFC 9112 §6): by `Content-Length` or not at all.

@@ -287,16 +287,15 @@ impl Log {
 
     /// Entries of several topics above the places given, in the order of their ids.
     pub fn merge(&self, places: impl Iterator<Item = (TopicNumber, u64)>) -> Merge<'_> {
-        let mut merge = Merge { heads: Vec::new(), next: BinaryHeap::new() };
+        let mut next = BinaryHeap::new();
         for (number, seen) in places {
             let topic = self.topic(number);
             let at = topic.index_after(seen);
             if let Some(entry) = topic.get(at) {
-                merge.next.push(Reverse((entry.seq, merge.heads.len())));
-                merge.heads.push((topic, at));
+                next.push(Reverse((entry.seq, number.0, at)));
             }
         }
-        merge
+        Merge { log: self, next }
     }
 
     /// The entry in this form, made by `encode` when it is first needed.
@@ -505,21 +504,20 @@ fn holds(topics: &Slab<Topic>, number: TopicNumber, seq: u64) -> bool {
 
 /// See [`Log::merge`]. A step takes time with the logarithm of the number of topics.
 pub struct Merge<'l> {
-    heads: Vec<(&'l Topic, usize)>,
-    /// The next `seq` of each topic, and which of `heads` it is.
-    next: BinaryHeap<Reverse<(u64, usize)>>,
+    log: &'l Log,
+    /// Of each topic the next `seq`, the topic's number, and where in it the entry is.
+    next: BinaryHeap<Reverse<(u64, u32, usize)>>,
 }
 
 impl<'l> Iterator for Merge<'l> {
     type Item = (&'l Topic, &'l Entry);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Reverse((_, index)) = self.next.pop()?;
-        let (topic, at) = self.heads.get_mut(index)?;
-        let entry = topic.get(*at)?;
-        *at += 1;
-        if let Some(following) = topic.get(*at) {
-            self.next.push(Reverse((following.seq, index)));
+        let Reverse((_, number, at)) = self.next.pop()?;
+        let topic = self.log.topic(TopicNumber(number));
+        let entry = topic.get(at)?;
+        if let Some(following) = topic.get(at + 1) {
+            self.next.push(Reverse((following.seq, number, at + 1)));
         }
         Some((topic, entry))
     }

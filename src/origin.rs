@@ -19,7 +19,7 @@ impl<'a> Authority<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let after_host = match text.starts_with('[') {
             true => text.find(']')? + 1,
-            false => text.find(':').unwrap_or(text.len()),
+            false => text.bytes().position(|byte| byte == b':').unwrap_or(text.len()),
         };
         let (host, rest) = text.split_at_checked(after_host)?;
         let port = match rest.strip_prefix(':') {
@@ -36,11 +36,14 @@ impl<'a> Authority<'a> {
     }
 
     fn is_loopback(&self) -> bool {
-        let name = self.host.to_ascii_lowercase();
-        let address = name.trim_start_matches('[').trim_end_matches(']');
-        name == "localhost"
-            || name.ends_with(".localhost")
-            || address.parse::<IpAddr>().is_ok_and(is_loopback)
+        let before = self.host.len().checked_sub("localhost".len());
+        let is_name =
+            before.and_then(|at| self.host.split_at_checked(at)).is_some_and(|(labels, name)| {
+                name.eq_ignore_ascii_case("localhost")
+                    && (labels.is_empty() || labels.ends_with('.'))
+            });
+        let address = || self.host.trim_start_matches('[').trim_end_matches(']');
+        is_name || address().parse::<IpAddr>().is_ok_and(is_loopback)
     }
 }
 

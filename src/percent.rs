@@ -5,7 +5,7 @@ use std::borrow::Cow;
 /// The text that `text` stands for: `%XX` is a byte, and in a query `+` is a space. `None` if a
 /// percent sign has no two digits behind it or the bytes are not UTF-8.
 pub(crate) fn decode(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
-    if !text.contains(['+', '%']) {
+    if !text.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
         return Some(Cow::Borrowed(text));
     }
     let mut bytes = text.bytes();

@@ -6,14 +6,15 @@
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::error::SubscribeError;
-use crate::forms::Gap;
+use crate::forms::{Gap, put_quoted_id};
 use crate::http::{Refusal, Request};
 use crate::hub::{Hub, refusal_of};
 use crate::id::{After, ConnId};
+use crate::json::push_string;
 use crate::long_poll::LongPoll;
 use crate::metrics::{Held, Reason, Way};
 use crate::poll;
-use crate::response::Response;
+use crate::response::{Response, put_number};
 use crate::routes::{self, Answer, Poll, Reads};
 use crate::session;
 use crate::topic::TopicNumber;
@@ -165,8 +166,10 @@ impl Hub {
         let mut gaps = Vec::new();
         for topic in &reads.topics {
             // Only now: the topic before may have made another one go, perhaps this.
-            gaps.extend(self.gap(topic, after));
             let place = self.log.place(self.log.find(topic), after);
+            if place.is_gap {
+                gaps.extend(self.gap(topic, after));
+            }
             if let Err(error) = self.clients.read(conn, topic, place.seen, &mut self.log) {
                 self.clients.stop_reading(conn, &mut self.log);
                 return Err(refusal_of(error));
@@ -198,9 +201,14 @@ impl Hub {
         let key = idempotency_key(request)?;
         let (number, id) = self.publish_for(conn, topic, request.message(), key)?;
         let readers = self.log.topic(number).readers();
-        let mut json = format!("{{\"id\":\"{id}\",\"topic\":").into_bytes();
-        crate::json::push_string(&mut json, topic);
-        json.extend_from_slice(format!(",\"readers\":{readers}}}\n").as_bytes());
+        let mut json = Vec::with_capacity(96 + topic.len());
+        json.extend_from_slice(b"{\"id\":");
+        put_quoted_id(&mut json, id);
+        json.extend_from_slice(b",\"topic\":");
+        push_string(&mut json, topic);
+        json.extend_from_slice(b",\"readers\":");
+        put_number(&mut json, readers.into());
+        json.extend_from_slice(b"}\n");
         let response = Response::json(201, json).with("Cache-Control", "no-store");
         self.respond(conn, &response);
         Ok(())

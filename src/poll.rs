@@ -67,6 +67,16 @@ pub(crate) fn put_answer(
     (last, count, is_cut)
 }
 
+/// What an answer is known by: `W/"RUN-SEQ"`. One with a gap is another.
+pub(crate) fn tag(last: EntryId, is_gap: bool) -> String {
+    let mut tag = Vec::with_capacity(64);
+    tag.extend_from_slice(b"W/\"");
+    put_id(&mut tag, last);
+    tag.extend_from_slice(if is_gap { b"-gap\"" } else { b"\"" });
+    // It is ASCII.
+    String::from_utf8(tag).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -53,7 +53,8 @@ impl Response {
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         let mut value = value.into();
-        if value.contains(char::is_control) {
+        // Nearly all values are plain, which a look at their bytes tells.
+        if !value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             value = value.chars().filter(|char| !char.is_control()).collect::<String>().into();
         }
         self.fields.push((name, value));
@@ -101,12 +102,10 @@ pub(crate) fn put_number(out: &mut Vec<u8>, number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = number;
-    loop {
-        at -= 1;
-        if let Some(digit) = digits.get_mut(at) {
-            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        }
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' | u8::try_from(rest % 10).unwrap_or(0);
         rest /= 10;
+        at -= 1;
         if rest == 0 {
             break;
         }

@@ -138,11 +138,8 @@ fn is_publish(request: &Request) -> bool {
 }
 
 /// Where it wants to publish, if that is what it wants and its query is in order.
-pub(crate) fn published_topic(request: &Request, rules: &Rules) -> Option<String> {
-    match is_publish(request).then(|| publish(request, rules)) {
-        Some(Ok(Answer::Publish(topic))) => Some(topic),
-        _ => None,
-    }
+pub(crate) fn published_topic<'r>(request: &'r Request, rules: &Rules) -> Option<Cow<'r, str>> {
+    is_publish(request).then(|| topic_to_publish(request, rules).ok()).flatten()
 }
 
 /// What is said to those who may not publish.
@@ -163,8 +160,8 @@ pub(crate) fn check_method(request: &Request) -> Result<(), Refusal> {
 
 /// Whether the server may be called by the name in `Host`.
 pub(crate) fn check_host(request: &Request, rules: &Rules) -> Result<(), Refusal> {
-    let Some(host) = request.raw_fields("host").next() else { return Ok(()) };
-    match str::from_utf8(host).is_ok_and(|host| origin::is_known_host(host, &rules.hosts)) {
+    let Some(host) = request.texts("host").next() else { return Ok(()) };
+    match host.is_some_and(|host| origin::is_known_host(host, &rules.hosts)) {
         true => Ok(()),
         false => Err(Refusal::new(
             421,
@@ -185,7 +182,7 @@ pub(crate) fn route(request: &Request, rules: &Rules) -> Result<Answer, Refusal>
             let query = Query::parse(request, rules.subscriptions)?;
             // Over pousse.v1 topics come by command as well: none in the URL means none.
             Ok(Answer::Upgrade(match offers_v1(request) {
-                true => Reads { topics: query.topics, after: query.after },
+                true => query.named(),
                 false => query.reads(),
             }))
         }
@@ -196,7 +193,9 @@ pub(crate) fn route(request: &Request, rules: &Rules) -> Result<Answer, Refusal>
         (MESSAGES, "GET" | "HEAD") => {
             Ok(Answer::Poll(Query::parse(request, rules.subscriptions)?.poll(request)))
         }
-        (MESSAGES, "POST") => publish(request, rules),
+        (MESSAGES, "POST") => {
+            topic_to_publish(request, rules).map(|topic| Answer::Publish(topic.into_owned()))
+        }
         (MESSAGES, "OPTIONS") => Ok(options("GET, HEAD, POST, OPTIONS", request, rules)),
         (MESSAGES, _) => Err(not_allowed(&[("Allow", "GET, HEAD, POST, OPTIONS")])),
         (WEBSOCKET, "GET" | "HEAD") => Err(Refusal::new(
@@ -267,8 +266,13 @@ fn offers_v1(request: &Request) -> bool {
 
 /// Whether the tag of a representation is among those the client has (RFC 9110 §13.1.2).
 pub(crate) fn has_tag(request: &Request, tag: &str) -> bool {
-    let strong = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
-    request.members("if-none-match").any(|it| it == "*" || strong(it) == strong(tag))
+    let tag = strong(tag);
+    request.members("if-none-match").any(|it| it == "*" || strong(it) == tag)
+}
+
+/// The tag without the mark of a weak one.
+fn strong(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
 }
 
 /// A page of another origin may not ask. Who sends no `Origin` is no page.
@@ -277,10 +281,10 @@ pub(crate) fn check_origin(
     rules: &Rules,
     on_loopback: bool,
 ) -> Result<(), Refusal> {
-    let mut origins = request.raw_fields("origin");
-    let passes = match (origins.next().map(str::from_utf8), origins.next()) {
+    let mut origins = request.texts("origin");
+    let passes = match (origins.next(), origins.next()) {
         (None, _) => true,
-        (Some(Ok(origin)), None) => {
+        (Some(Some(origin)), None) => {
             let host = request.field("host").unwrap_or_default();
             origin::is_own(origin, host, on_loopback)
                 || rules.origins.iter().any(|it| origin::is_same(it, origin))
@@ -303,8 +307,7 @@ pub(crate) fn check_origin(
 
 /// Whether the request shows who asks: only then it can have been wrong.
 pub(crate) fn has_credential(request: &Request) -> bool {
-    request.raw_fields("authorization").next().is_some()
-        || request.query().flatten().any(|(name, _)| name == "token")
+    request.raw_fields("authorization").next().is_some() || request.asks("token")
 }
 
 pub(crate) fn not_allowed(allow: &'static [(&'static str, &'static str)]) -> Refusal {
@@ -328,11 +331,11 @@ fn options(allow: &'static str, request: &Request, rules: &Rules) -> Answer {
     })
 }
 
-fn publish(request: &Request, rules: &Rules) -> Result<Answer, Refusal> {
+fn topic_to_publish<'r>(request: &'r Request, rules: &Rules) -> Result<Cow<'r, str>, Refusal> {
     let mut topics = Query::parse(request, rules.subscriptions)?.topics;
     match (topics.pop(), topics.is_empty()) {
-        (None, _) => Ok(Answer::Publish(TOPIC_DEFAULT.to_owned())),
-        (Some(topic), true) => Ok(Answer::Publish(topic)),
+        (None, _) => Ok(TOPIC_DEFAULT.into()),
+        (Some(topic), true) => Ok(topic),
         _ => Err(wrong("a message is published to one topic; give one")),
     }
 }
@@ -343,23 +346,23 @@ pub(crate) fn wrong(detail: impl Into<Cow<'static, str>>) -> Refusal {
 
 /// The query of `/api/messages` and `/websocket`.
 #[derive(Debug, Default)]
-struct Query {
-    topics: Vec<String>,
+struct Query<'r> {
+    topics: Vec<Cow<'r, str>>,
     after: Option<After>,
     wait: Option<u64>,
     limit: Option<usize>,
     is_text: bool,
 }
 
-impl Query {
+impl<'r> Query<'r> {
     /// Names that are not known are passed over: they may be somebody else's.
-    fn parse(request: &Request, subscriptions_max: usize) -> Result<Self, Refusal> {
+    fn parse(request: &'r Request, subscriptions_max: usize) -> Result<Self, Refusal> {
         let mut query = Self::default();
         for pair in request.query() {
             let (name, value) =
                 pair.ok_or_else(|| wrong("the query has to be percent-encoded UTF-8"))?;
             match &*name {
-                "topic" => query.add_topic(&value, subscriptions_max)?,
+                "topic" => query.add_topic(value, subscriptions_max)?,
                 "after" => {
                     let after = value.parse();
                     query.after = Some(after.map_err(|_| {
@@ -392,11 +395,11 @@ impl Query {
         Ok(query)
     }
 
-    fn add_topic(&mut self, name: &str, subscriptions_max: usize) -> Result<(), Refusal> {
-        if !is_topic_name(name) {
+    fn add_topic(&mut self, name: Cow<'r, str>, subscriptions_max: usize) -> Result<(), Refusal> {
+        if !is_topic_name(&name) {
             return Err(wrong("a topic is 1 to 128 bytes of UTF-8 without control characters"));
         }
-        if self.topics.iter().any(|topic| topic == name) {
+        if self.topics.contains(&name) {
             return Ok(());
         }
         if self.topics.len() >= subscriptions_max {
@@ -406,15 +409,22 @@ impl Query {
                 format!("at most {subscriptions_max} topics can be read at once"),
             ));
         }
-        self.topics.push(name.to_owned());
+        self.topics.push(name);
         Ok(())
     }
 
+    /// The topics that are named.
+    fn named(self) -> Reads {
+        let topics = self.topics.into_iter().map(Cow::into_owned).collect();
+        Reads { topics, after: self.after }
+    }
+
+    /// The topics that are named, or the one that is meant where none is.
     fn reads(mut self) -> Reads {
         if self.topics.is_empty() {
-            self.topics.push(TOPIC_DEFAULT.to_owned());
+            self.topics.push(TOPIC_DEFAULT.into());
         }
-        Reads { topics: self.topics, after: self.after }
+        self.named()
     }
 
     fn poll(self, request: &Request) -> Poll {
