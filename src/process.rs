@@ -63,11 +63,13 @@ fn max_descriptors(limits: &str) -> Option<u64> {
 fn times(stat: &str, machine: &str) -> (Option<f64>, Option<f64>) {
     // The second field is the program's name in parentheses, which may hold anything.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks = |number: usize| fields.split_whitespace().nth(number - 3)?.parse::<f64>().ok();
-    let used = ticks(14).zip(ticks(15)).map(|(own, system)| (own + system) / TICKS_PER_S);
+    // Read as whole numbers, which they are: a reader of others would be 20 KB of tables and code.
+    let number = |text: &str| text.parse::<u64>().ok().map(|number| number as f64);
+    let seconds = |at: usize| Some(number(fields.split_whitespace().nth(at - 3)?)? / TICKS_PER_S);
+    let used = seconds(14).zip(seconds(15)).map(|(own, system)| own + system);
     let booted = machine.lines().find_map(|line| line.strip_prefix("btime "));
-    let booted = booted.and_then(|seconds| seconds.trim().parse::<f64>().ok());
-    (used, booted.zip(ticks(22)).map(|(booted, after)| booted + after / TICKS_PER_S))
+    let booted = booted.and_then(|seconds| number(seconds.trim()));
+    (used, booted.zip(seconds(22)).map(|(booted, after)| booted + after))
 }
 
 #[cfg(test)]
