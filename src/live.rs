@@ -37,7 +37,8 @@ pub(crate) struct Live {
     /// A pong for a peer that takes no bytes; the newest ping is the one that counts.
     pong: Option<Box<Pong>>,
     /// It speaks pousse.v1, else text mode.
-    session: Option<Box<Session>>,
+    is_session: bool,
+    session: Session,
 }
 
 /// What the peer put into its ping. Few owe one, so it is behind a box of one word.
@@ -96,7 +97,8 @@ impl Live {
             is_closing: false,
             deflate: upgrade.window(),
             pong: None,
-            session: upgrade.is_session().then(Box::default),
+            is_session: upgrade.is_session(),
+            session: Session::default(),
         };
         live.rest_until_next_ping(id, turn);
         live
@@ -137,7 +139,7 @@ impl Live {
                 Ok(Some(Incoming::Deflated(..))) => {}
                 Ok(Some(Incoming::Text(text))) => {
                     turn.counters.received += 1;
-                    if self.session.is_none() {
+                    if !self.is_session {
                         return Heard::Message(Event::Text(text));
                     }
                     match session::parse(&text) {
@@ -151,7 +153,7 @@ impl Live {
                         }
                     }
                 }
-                Ok(Some(Incoming::Binary(_))) if self.session.is_some() => {
+                Ok(Some(Incoming::Binary(_))) if self.is_session => {
                     return Heard::Failed(self.fail(BINARY, out, turn));
                 }
                 Ok(Some(Incoming::Binary(bytes))) => {
@@ -198,8 +200,8 @@ impl Live {
         self.ping = turn.now.after(turn.limits.pong_timeout);
         out.outbox(turn).write_with(|out| websocket::put_control(out, Control::Ping, b""));
         turn.counters.count_held(Held::Ping, true);
-        if let Some(session) = &mut self.session {
-            session.owes_place = true;
+        if self.is_session {
+            self.session.owe_place();
         }
         None
     }
@@ -241,9 +243,9 @@ impl Live {
             }
             return Err(SendError::Full);
         }
-        match self.session {
-            Some(_) => self.put(Kind::Text, &session::direct(message), out, turn),
-            None => self.put(message.kind(), message.as_bytes(), out, turn),
+        match self.is_session {
+            true => self.put(Kind::Text, &session::direct(message), out, turn),
+            false => self.put(message.kind(), message.as_bytes(), out, turn),
         }
         out.outbox(turn).add_message();
         Ok(())
@@ -265,7 +267,7 @@ impl Live {
 
     /// What the client is owed by pousse.v1, if it speaks that and may still be spoken to.
     pub(crate) fn session(&mut self) -> Option<&mut Session> {
-        self.session.as_deref_mut().filter(|_| !self.is_closing)
+        (self.is_session && !self.is_closing).then_some(&mut self.session)
     }
 
     /// Answers a command with what is wrong with it.
@@ -305,7 +307,7 @@ impl Live {
             // It has enough to take. The rest waits in the log, and is asked for once this is gone.
             return Filled::More;
         }
-        let Some(session) = &mut self.session else {
+        if !self.is_session {
             if let Some(behind) = cursor.gap(log) {
                 return Filled::Gap(log.oldest(Some(behind)));
             }
@@ -315,7 +317,8 @@ impl Live {
                 true => Filled::More,
                 false => Filled::All,
             };
-        };
+        }
+        let session = &mut self.session;
         if is_behind {
             let outbox = out.outbox(turn);
             while let Some(gap) = cursor.pass_gap(log) {
@@ -331,9 +334,10 @@ impl Live {
             session.caught_up(log, out.outbox(turn));
             return Filled::More;
         }
-        if std::mem::take(&mut session.owes_place) {
+        if session.takes_place() {
             session::put_place(out.outbox(turn), log.newest());
         }
+        session.rest(&turn.limits, turn.now);
         Filled::All
     }
 

@@ -35,13 +35,16 @@ use crate::topic::TopicNumber;
 /// The longest `ref`, and the longest `key`, in bytes.
 pub(crate) const REF_BYTES_MAX: usize = 128;
 
-/// What a client of pousse.v1 is owed.
+/// What a client of pousse.v1 is owed. A word to those who are owed nothing, as nearly all are.
 #[derive(Debug, Default)]
-pub(crate) struct Session {
-    /// While topics catch up; a box, for most clients are through with it.
-    catching_up: Option<Box<CatchingUp>>,
+pub(crate) struct Session(Option<Box<Owed>>);
+
+#[derive(Debug, Default)]
+struct Owed {
+    /// While topics catch up.
+    catching_up: Option<CatchingUp>,
     /// A ping was sent: its place beside it.
-    pub(crate) owes_place: bool,
+    place: bool,
     /// Wrong commands.
     wrong: Bucket,
 }
@@ -80,6 +83,31 @@ pub(crate) enum What {
 }
 
 impl Session {
+    fn catching_up(&self) -> Option<&CatchingUp> {
+        self.0.as_ref()?.catching_up.as_ref()
+    }
+
+    fn owed(&mut self) -> &mut Owed {
+        self.0.get_or_insert_default()
+    }
+
+    /// Gives back the memory for what it was owed and is owed no more.
+    pub(crate) fn rest(&mut self, limits: &Limits, now: Tick) {
+        self.0.take_if(|it| {
+            it.catching_up.is_none() && !it.place && it.wrong.is_empty(limits.wrong_commands, now)
+        });
+    }
+
+    /// Its place is to be told beside the ping that was sent.
+    pub(crate) fn owe_place(&mut self) {
+        self.owed().place = true;
+    }
+
+    /// Whether that is to be done now; then it is done.
+    pub(crate) fn takes_place(&mut self) -> bool {
+        self.0.as_mut().is_some_and(|it| std::mem::take(&mut it.place))
+    }
+
     /// Nothing above this is to be sent yet.
     pub(crate) fn upto(&self) -> u64 {
         self.stands(u64::MAX)
@@ -87,17 +115,17 @@ impl Session {
 
     /// Whether a topic is catching up.
     pub(crate) fn is_catching_up(&self) -> bool {
-        self.catching_up.is_some()
+        self.catching_up().is_some()
     }
 
     /// The place up to which it is given what it reads, if `position` is where its cursor is.
     pub(crate) fn stands(&self, position: u64) -> u64 {
-        self.catching_up.as_ref().map_or(position, |it| it.upto)
+        self.catching_up().map_or(position, |it| it.upto)
     }
 
     /// Subscriptions that wait for their answer.
     pub(crate) fn pending(&self) -> usize {
-        self.catching_up.as_ref().map_or(0, |it| it.pending.len())
+        self.catching_up().map_or(0, |it| it.pending.len())
     }
 
     /// A topic is read from now on, or (`is_new` is false) was before. It is answered at once if
@@ -113,7 +141,7 @@ impl Session {
         log: &Log,
         outbox: &mut Outbox,
     ) {
-        let waits = match (is_new, &self.catching_up) {
+        let waits = match (is_new, self.catching_up()) {
             (true, catching_up) => catching_up.is_some() || has_backlog,
             (false, Some(it)) => it.pending.iter().any(|it| it.topic == topic),
             (false, None) => false,
@@ -121,14 +149,15 @@ impl Session {
         if !waits {
             return put_subscribed(outbox, log, topic, self.stands(position), &reference);
         }
-        let begin = || Box::new(CatchingUp { pending: Vec::new(), upto: position });
-        let catching_up = self.catching_up.get_or_insert_with(begin);
+        let begin = || CatchingUp { pending: Vec::new(), upto: position };
+        let catching_up = self.owed().catching_up.get_or_insert_with(begin);
         catching_up.pending.push(Pending { topic, reference });
     }
 
     /// The backlog has been given: answers those who waited for it.
     pub(crate) fn caught_up(&mut self, log: &Log, outbox: &mut Outbox) {
-        let Some(caught_up) = self.catching_up.take() else { return };
+        let caught_up = self.0.as_mut().and_then(|it| it.catching_up.take());
+        let Some(caught_up) = caught_up else { return };
         for Pending { topic, reference } in caught_up.pending {
             put_subscribed(outbox, log, topic, caught_up.upto, &reference);
         }
@@ -136,16 +165,17 @@ impl Session {
 
     /// The subscriptions of this topic that still wait are over; returns what they go by.
     pub(crate) fn give_up(&mut self, topic: TopicNumber) -> Vec<Reference> {
-        let Some(catching_up) = &mut self.catching_up else { return Vec::new() };
+        let Some(owed) = &mut self.0 else { return Vec::new() };
+        let Some(catching_up) = &mut owed.catching_up else { return Vec::new() };
         let gone = catching_up.pending.extract_if(.., |it| it.topic == topic);
         let gone = gone.map(|it| it.reference).collect();
-        self.catching_up.take_if(|it| it.pending.is_empty());
+        owed.catching_up.take_if(|it| it.pending.is_empty());
         gone
     }
 
     /// Counts a wrong command; false if they have become a flood.
     pub(crate) fn bears_wrong(&mut self, limits: &Limits, now: Tick) -> bool {
-        self.wrong.take(limits.wrong_commands, now)
+        self.owed().wrong.take(limits.wrong_commands, now)
     }
 }
 

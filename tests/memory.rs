@@ -21,9 +21,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// What an idle client may cost; one of pousse.v1 has a session besides, in a box of its own.
+/// What an idle client may cost.
 const BYTES_MAX: usize = 256;
-const SESSION_BYTES_MAX: usize = 288;
 
 /// One test after the other: they count what the whole process does.
 fn alone() -> MutexGuard<'static, ()> {
@@ -79,10 +78,6 @@ impl Idle {
             }
             Idle::LongPoll => request("GET", "/api/messages?after=now&wait=600", "", ""),
         }
-    }
-
-    fn bytes_max(self) -> usize {
-        if self == Idle::Session { SESSION_BYTES_MAX } else { BYTES_MAX }
     }
 
     /// What it hears until it has nothing more to hear ends with this.
@@ -146,7 +141,7 @@ fn a_reader_at_rest_is_within_its_bound_on_every_transport() {
     let heap = all.map(|idle| {
         let heap = heap_bytes(idle);
         println!("{idle:?}: a slot of {slot} bytes and {heap} on the heap");
-        assert!(slot + heap <= idle.bytes_max(), "{idle:?}: {slot} and {heap}");
+        assert!(slot + heap <= BYTES_MAX, "{idle:?}: {slot} and {heap}");
         heap
     });
     // Lists that double make a byte or two of it.
@@ -263,7 +258,7 @@ fn is_within_its_bound_of_resident_memory(idle: Idle) {
     let after = daemon.resident_bytes();
     let each = (after - before) / (all - 1 - warm);
     println!("{idle:?}: {before} bytes with {warm} clients, {after} with {all}: {each} bytes each");
-    assert!(each <= idle.bytes_max(), "{idle:?}: {each} bytes each");
+    assert!(each <= BYTES_MAX, "{idle:?}: {each} bytes each");
     drop(open);
 }
 
