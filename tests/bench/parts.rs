@@ -36,6 +36,7 @@ const PARTS: &[(&str, usize, Part)] = &[
     ("made_and_taken_as_event", 2000, |times| cursor(Form::Event, 1, 1, times)),
     ("made_and_taken_as_event_text", 2000, |times| cursor(Form::EventText, 1, 1, times)),
     ("made_and_taken_as_envelope", 2000, |times| cursor(Form::Envelope, 1, 1, times)),
+    ("deflate_4_kib", 50, deflate),
     ("sweep_at_a_million_per_tick", 50, sweep),
     ("sweep_with_nothing_due", 1000, empty_sweep),
 ];
@@ -256,6 +257,41 @@ fn delivery(entries: usize, times: usize) {
         assert!(!connection.fill(&log, &mut turn));
         connection.write_to(&mut Nowhere, &mut turn).unwrap();
     }
+}
+
+/// So much JSON as a price feed sends; another for each number.
+fn json(number: u32) -> String {
+    let mut json = String::from("[");
+    let mut state = number;
+    while json.len() < 4000 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (price, volume) = (state >> 16, state >> 24);
+        let quote =
+            format!(r#"{{"symbol":"S{volume}","price":{price},"volume":{volume},"side":"buy"}},"#);
+        json.push_str(&quote);
+    }
+    json + "null]"
+}
+
+/// Appended, compressed, and given to a reader.
+fn deflate(times: usize) {
+    let mut turn = turn();
+    let mut log = log(&turn);
+    let topic = log.join(TOPIC).unwrap();
+    let mut connection = open("Sec-WebSocket-Extensions: permessage-deflate\r\n", &mut turn);
+    connection.cursor.read(topic, 0, 0);
+    let texts: Vec<String> = (0..8).map(json).collect();
+    for (tick, text) in (1..).zip(texts.iter().cycle()).take(times) {
+        // A turn compresses so much and no more.
+        turn.begin(Tick(tick), 0);
+        let (_, id) = log.append(TOPIC, Message::Text(text), None, turn.now).unwrap();
+        assert!(!connection.fill(&log, &mut turn));
+        connection.write_to(&mut Nowhere, &mut turn).unwrap();
+        log.offered(topic, id.seq);
+        log.drop_encoded();
+        log.trim(turn.now);
+    }
+    assert_eq!(usize::try_from(turn.counters.deflated_15), Ok(times));
 }
 
 /// A million clients, spread over a round; each tick, those who are due are armed anew.
