@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// How messages come to a reader.
@@ -55,11 +56,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn read() -> Self {
-        let mut words = std::env::args().skip(1);
+    /// What the words say; else what is wrong with them.
+    pub(crate) fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let work = words.next().unwrap_or_default();
         let mut args = Self {
-            address: "127.0.0.1:8080".parse().unwrap(),
+            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
             pid: None,
             path: if work == "echo" { "/" } else { "/websocket" }.into(),
             publish_path: "/websocket".into(),
@@ -70,7 +71,10 @@ impl Args {
             in_flight: 1,
             transports: match work.as_str() {
                 "longpoll" => vec![Transport::LongPoll],
-                "mixed" => "websocket,v1,event-stream,long-poll".split(',').map(named).collect(),
+                "mixed" => {
+                    use Transport::{EventStream, LongPoll, V1, Websocket};
+                    vec![Websocket, V1, EventStream, LongPoll]
+                }
                 _ => vec![Transport::Websocket],
             },
             goal: Goal::Time {
@@ -89,50 +93,68 @@ impl Args {
             work,
         };
         while let Some(word) = words.next() {
-            args.set(&word, || words.next().unwrap_or_else(|| panic!("{word} needs a value")));
+            args.set(&word, || words.next().ok_or_else(|| format!("{word} needs a value")))?;
         }
-        assert!(args.size >= 8, "a message has 8 bytes at least: its number");
-        args
+        if args.size < 8 {
+            return Err("--size has to be 8 at least: a message begins with its number".into());
+        }
+        Ok(args)
     }
 
-    fn set(&mut self, word: &str, mut value: impl FnMut() -> String) {
-        let seconds = |text: String| Duration::from_secs_f64(text.parse().unwrap());
+    fn set(
+        &mut self,
+        word: &str,
+        mut value: impl FnMut() -> Result<String, String>,
+    ) -> Result<(), String> {
+        let transports = |text: String| text.split(',').map(named).collect::<Result<Vec<_>, _>>();
         match word {
-            "--address" => self.address = value().parse().unwrap(),
-            "--pid" => self.pid = Some(value().parse().unwrap()),
-            "--path" => self.path = value(),
-            "--publish-path" => self.publish_path = value(),
+            "--address" => self.address = parsed(word, &value()?)?,
+            "--pid" => self.pid = Some(parsed(word, &value()?)?),
+            "--path" => self.path = value()?,
+            "--publish-path" => self.publish_path = value()?,
             "--publisher-only" => self.publisher_reads = false,
-            "--connections" | "--readers" => self.connections = value().parse().unwrap(),
-            "--stalled" => self.stalled = value().parse().unwrap(),
-            "--size" => self.size = value().parse().unwrap(),
-            "--in-flight" => self.in_flight = value().parse().unwrap(),
-            "--transport" => self.transports = value().split(',').map(named).collect(),
-            "--messages" => self.goal = Goal::Messages(value().parse().unwrap()),
+            "--connections" | "--readers" => self.connections = parsed(word, &value()?)?,
+            "--stalled" => self.stalled = parsed(word, &value()?)?,
+            "--size" => self.size = parsed(word, &value()?)?,
+            "--in-flight" => self.in_flight = parsed(word, &value()?)?,
+            "--transport" => self.transports = transports(value()?)?,
+            "--messages" => self.goal = Goal::Messages(parsed(word, &value()?)?),
             "--seconds" => {
                 let warm = Duration::from_millis(300);
-                self.goal = Goal::Time { warm, measured: seconds(value()) };
+                self.goal = Goal::Time { warm, measured: seconds(word, &value()?)? };
             }
-            "--hold" => self.hold = seconds(value()),
-            "--status" => self.status = value().parse().unwrap(),
-            "--topics" => self.topics = value().parse().unwrap(),
+            "--hold" => self.hold = seconds(word, &value()?)?,
+            "--status" => self.status = parsed(word, &value()?)?,
+            "--topics" => self.topics = parsed(word, &value()?)?,
             "--raw" => self.is_raw = true,
             "--deflate" => self.deflate = true,
             "--nchan" => self.is_nchan = true,
-            "--tls" => self.tls = Some(value().into()),
-            "--sources" => self.sources = value().parse().unwrap(),
+            "--tls" => self.tls = Some(value()?.into()),
+            "--sources" => self.sources = parsed(word, &value()?)?,
             "--json" => self.is_json = true,
-            other => panic!("{other}: no such flag"),
+            other => return Err(format!("there is no {other}")),
         }
+        Ok(())
     }
 }
 
-fn named(name: &str) -> Transport {
+fn parsed<T: FromStr>(word: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{word} cannot be {text:?}"))
+}
+
+fn seconds(word: &str, text: &str) -> Result<Duration, String> {
+    let seconds = parsed(word, text)?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("{word} cannot be {text:?}"))
+}
+
+fn named(name: &str) -> Result<Transport, String> {
     match name {
-        "websocket" => Transport::Websocket,
-        "v1" => Transport::V1,
-        "event-stream" => Transport::EventStream,
-        "long-poll" => Transport::LongPoll,
-        other => panic!("{other}: websocket v1 event-stream long-poll"),
+        "websocket" => Ok(Transport::Websocket),
+        "v1" => Ok(Transport::V1),
+        "event-stream" => Ok(Transport::EventStream),
+        "long-poll" => Ok(Transport::LongPoll),
+        other => Err(format!(
+            "--transport cannot be {other:?}: websocket, v1, event-stream, long-poll, with commas"
+        )),
     }
 }

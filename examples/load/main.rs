@@ -44,15 +44,37 @@ use serde_json::Value;
 
 use crate::args::Args;
 
+const USAGE: &str = "\
+usage: load WORK [--NAME VALUE]…
+work:  echo broadcast longpoll slow mixed idle poll publish connect
+whom:  --address 127.0.0.1:8080 --path /websocket --publish-path /websocket --publisher-only
+       --tls CERTIFICATE --pid N --sources 1 --raw --deflate --nchan
+what:  --connections 100 (or --readers) --size 64 --in-flight 1 --transport websocket
+       --stalled 10 --status 200 --topics 1
+until: --seconds 1.5 or --messages N; idle: --hold 0
+told:  --json
+";
+
+/// The command line is wrong (EX_USAGE).
+const EXIT_USAGE: i32 = 64;
+
 fn main() {
-    let args = Args::read();
+    if std::env::args().skip(1).any(|word| word == "--help" || word == "-h") {
+        return print!("{USAGE}");
+    }
+    let wrong = |what: String| -> ! {
+        eprint!("load: {what}\n{USAGE}");
+        std::process::exit(EXIT_USAGE);
+    };
+    let args = Args::read(std::env::args().skip(1)).unwrap_or_else(|what| wrong(what));
     let report = match args.work.as_str() {
         "echo" => echo::run(&args),
         "broadcast" | "longpoll" | "slow" | "mixed" => broadcast::run(&args),
         "idle" => idle::run(&args),
         "poll" | "publish" => requests::run(&args),
         "connect" => connect::run(&args),
-        other => panic!("{other}: echo broadcast longpoll slow mixed idle poll publish connect"),
+        "" => wrong("which work?".into()),
+        other => wrong(format!("there is no work {other:?}")),
     };
     if args.is_json {
         return println!("{report}");
