@@ -170,6 +170,7 @@ pub mod seam {
     pub use crate::connection::Connection;
     pub use crate::cursor::{Cursor, Reading};
     pub use crate::deadlines::Deadlines;
+    pub use crate::deflate::Window;
     pub use crate::event::{Ending, Event};
     pub use crate::http::Refusal;
     #[cfg(simulation)]

@@ -88,16 +88,19 @@ pub(crate) fn cells() -> Vec<Cell> {
     }
     idle(&mut cells);
     tls(&mut cells);
-    let load = "broadcast --readers 1000 --size 4096 --deflate";
-    let mut compressed = cell(
-        "compressed 1000×4 KiB×1: µs",
-        load,
-        Kind::Daemon,
-        &[Name::Pousse, Name::Bun, Name::Ws],
-        CPU,
-    );
-    compressed.with.deflate = true;
-    cells.push(compressed);
+    for in_flight in [1, 16] {
+        let title = format!("compressed 1000×4 KiB×{in_flight}: µs");
+        let load = "broadcast --readers 1000 --size 4096 --deflate --in-flight";
+        let servers = &[Name::Pousse, Name::Bun, Name::Ws];
+        let load = format!("{load} {in_flight}");
+        let mut compressed = cell(&title, &load, Kind::Daemon, servers, CPU);
+        compressed.with.deflate = true;
+        cells.push(compressed);
+    }
+    // What it comes to, as it is: beside the row above it says what compressing costs each reader.
+    let load = "broadcast --readers 1000 --size 841";
+    let title = "as long as if compressed, 1000×841 B×1: µs";
+    cells.push(cell(title, load, Kind::Daemon, &[Name::Pousse], CPU));
     cells
 }
 

@@ -9,7 +9,7 @@ use std::hint::black_box;
 
 use pousse::seam::{
     Connection, Cursor, Deadlines, Event, Form, Log, Outbox, Rules, Sink, Tick, Turn, WebSocket,
-    handshake,
+    Window, handshake,
 };
 use pousse::{Config, ConnId, Message, Peer, Publish};
 
@@ -273,20 +273,22 @@ fn json(number: u32) -> String {
     json + "null]"
 }
 
-/// Appended, compressed, and given to a reader.
+/// Appended, compressed, and taken by a reader.
 fn deflate(times: usize) {
     let mut turn = turn();
     let mut log = log(&turn);
     let topic = log.join(TOPIC).unwrap();
-    let mut connection = open("Sec-WebSocket-Extensions: permessage-deflate\r\n", &mut turn);
-    connection.cursor.read(topic, 0, 0);
+    let mut cursor = Cursor::default();
+    cursor.read(topic, 0, 0);
+    let mut outbox = Outbox::default();
     let texts: Vec<String> = (0..8).map(json).collect();
+    let form = Form::FrameDeflated(Window::Fifteen);
     for (tick, text) in (1..).zip(texts.iter().cycle()).take(times) {
         // A turn compresses so much and no more.
         turn.begin(Tick(tick), 0);
         let (_, id) = log.append(TOPIC, Message::Text(text), None, turn.now).unwrap();
-        assert!(!connection.fill(&log, &mut turn));
-        connection.write_to(&mut Nowhere, &mut turn).unwrap();
+        while cursor.take(ID, (form, u64::MAX), &log, &mut outbox, &mut turn) {}
+        outbox.write_to(&mut Nowhere, usize::MAX).unwrap();
         log.offered(topic, id.seq);
         log.drop_encoded();
         log.trim(turn.now);
