@@ -8,7 +8,7 @@ TARGETS ?=
 PYTHON ?= python3
 AUTOBAHN ?=
 
-.PHONY: help run run-tls test simulate simulate-mutants check autobahn interop fuzz bench bench-peers bench-check bench-record doc clean
+.PHONY: help run run-tls test simulate simulate-crowd simulate-mutants check autobahn interop fuzz bench bench-peers bench-check bench-record doc clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -28,14 +28,21 @@ test: ## every test; a part that is missing on this machine is SKIPPED and named
 	$(MAKE) simulate SEEDS=1000
 
 # With features that need no daemon: the machine of the simulation has no signals.
-SIMULATION = POUSSE_SEED=$(SEED) POUSSE_SEEDS=$(SEEDS) RUSTFLAGS="--cfg simulation" \
+SIMULATION = POUSSE_SEED=$(SEED) POUSSE_SEEDS=$(SEEDS) POUSSE_CLIENTS=$(CLIENTS) \
+  RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg simulation)" \
   CARGO_TARGET_DIR=target/simulation $(CARGO) test --profile simulation --no-default-features \
-  --features deflate,files,tls,v1 --test simulation
+  --features deflate,files,tls,v1
+# It would take the place of RUSTFLAGS.
+unexport CARGO_ENCODED_RUSTFLAGS
 SEED ?=
 SEEDS ?= 10000
+CLIENTS ?=
 
 simulate: ## the loop on a machine made of memory: SEEDS=10000, or one again: SEED=42
-	$(SIMULATION) -- --nocapture --test-threads=1
+	$(SIMULATION) --test simulation $(if $(SEED),,--test crowd) -- --nocapture --test-threads=1
+
+simulate-crowd: ## the same with so many clients at once: CLIENTS=1000000 takes minutes, and 1 GB
+	$(SIMULATION) --test crowd -- --nocapture --test-threads=1 $(ONLY)
 
 simulate-mutants: ## shows that the simulation finds bugs that are put in on purpose
 	@command -v patch >/dev/null || { \

@@ -19,6 +19,9 @@ pub(crate) struct Busy {
     has_slow: bool,
 }
 
+/// Places that are never given back.
+const PLACES_MIN: usize = 4096;
+
 impl Busy {
     /// Somebody is to be read.
     pub(crate) fn push(&mut self, id: ConnId, is_slow: bool) {
@@ -41,6 +44,12 @@ impl Busy {
 
     /// Begins a turn, which is for those who are here now.
     pub(crate) fn begin(&mut self) {
+        // What a crowd needed is given back once most of it has had its turn.
+        for list in [&mut self.quick, &mut self.slow] {
+            if list.capacity() > 4 * list.len() + PLACES_MIN {
+                list.shrink_to(2 * list.len());
+            }
+        }
         self.left = (self.quick.len(), self.slow.len());
         self.has_slow = false;
     }

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+#[cfg(not(simulation))]
 use slab::Slab;
 
 use crate::connection::Connection;
@@ -20,6 +21,8 @@ use crate::id::{ConnId, Grant};
 use crate::log::Log;
 use crate::metrics::Reason;
 use crate::net::Token;
+#[cfg(simulation)]
+use crate::net::machine::Slots as Slab;
 use crate::readers::Readers;
 use crate::stream::Stream;
 use crate::tick::Tick;
@@ -59,6 +62,8 @@ pub struct Client {
     /// The system says that the peer's bytes end: reads go on until they have.
     pub(crate) is_read_closed: bool,
     pub(crate) is_touched: bool,
+    /// Its deadline has come, and it has not been visited since.
+    pub(crate) is_due: bool,
     /// Its budget for writing is spent until it is visited as one who was touched.
     pub(crate) is_spent: bool,
     pub(crate) is_busy: bool,
@@ -158,13 +163,18 @@ pub(crate) struct Clients {
     pub(crate) numbers: Numbers,
     /// Who reads which topic, and which topics are being offered to them.
     pub(crate) readers: Readers,
-    touched: Vec<ConnId>,
+    touched: VecDeque<ConnId>,
+    /// Clients whose deadline has come, to be visited after those.
+    due: VecDeque<ConnId>,
     /// Clients whose readings are to be given up.
     leaving: Vec<ConnId>,
     /// Those who have not made a request yet, the oldest first, and some who have; and how many.
     fresh: VecDeque<ConnId>,
     fresh_count: usize,
 }
+
+/// Places of the lists of those to be visited that are never given back.
+const PLACES_MIN: usize = 4096;
 
 impl Clients {
     /// Room for `capacity` clients.
@@ -175,7 +185,8 @@ impl Clients {
             generation: 0,
             numbers: Numbers::default(),
             readers: Readers::default(),
-            touched: Vec::new(),
+            touched: VecDeque::new(),
+            due: VecDeque::new(),
             leaving: Vec::new(),
             fresh: VecDeque::new(),
             fresh_count: 0,
@@ -223,6 +234,7 @@ impl Clients {
             is_writable: true,
             is_read_closed: false,
             is_touched: false,
+            is_due: false,
             is_spent: false,
             is_busy: false,
             is_slow: false,
@@ -331,24 +343,48 @@ impl Clients {
     pub(crate) fn touch(&mut self, id: ConnId) {
         if let Some(client) = self.get_mut(id).filter(|client| !client.is_touched) {
             client.is_touched = true;
-            self.touched.push(id);
+            self.touched.push_back(id);
+        }
+    }
+
+    /// Has the loop visit the client when it has visited those who have done something: its
+    /// deadline has come.
+    pub(crate) fn touch_later(&mut self, id: ConnId) {
+        let is_new = |client: &&mut Client| !client.is_touched && !client.is_due;
+        if let Some(client) = self.get_mut(id).filter(is_new) {
+            client.is_due = true;
+            self.due.push_back(id);
         }
     }
 
     /// Whether somebody is to be visited.
     pub(crate) fn has_touched(&self) -> bool {
-        !self.touched.is_empty()
+        self.touched.len() + self.due.len() > 0
     }
 
-    /// Those to be visited.
-    pub(crate) fn take_touched(&mut self) -> Vec<ConnId> {
-        std::mem::take(&mut self.touched)
+    /// How many are: those who were touched, or those whose deadline has come.
+    pub(crate) fn touched(&self, is_due: bool) -> usize {
+        if is_due { self.due.len() } else { self.touched.len() }
     }
 
-    /// Those of the list who were not visited go first the next time.
-    pub(crate) fn give_back_touched(&mut self, mut rest: Vec<ConnId>) {
-        rest.append(&mut self.touched);
-        self.touched = rest;
+    /// The next of them.
+    pub(crate) fn next_touched(&mut self, is_due: bool) -> Option<ConnId> {
+        let id = if is_due { self.due.pop_front() } else { self.touched.pop_front() }?;
+        match self.get_mut(id) {
+            Some(client) if is_due => client.is_due = false,
+            Some(client) => (client.is_touched, client.is_spent) = (false, false),
+            None => {}
+        }
+        Some(id)
+    }
+
+    /// What a crowd needed is given back once most of it has been visited.
+    pub(crate) fn end_visits(&mut self) {
+        for list in [&mut self.touched, &mut self.due] {
+            if list.capacity() > 4 * list.len() + PLACES_MIN {
+                list.shrink_to(2 * list.len());
+            }
+        }
     }
 
     // Who reads which topic.

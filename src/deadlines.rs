@@ -24,11 +24,20 @@ pub struct Deadlines {
     taken: Tick,
     /// No slot that is not empty comes before this tick.
     soonest: Tick,
+    /// How many came, from the beginning on.
+    #[cfg(simulation)]
+    pub(crate) came: u64,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { slots: vec![Vec::new(); SLOTS as usize], taken: Tick(0), soonest: Tick::NEVER }
+        Self {
+            slots: vec![Vec::new(); SLOTS as usize],
+            taken: Tick(0),
+            soonest: Tick::NEVER,
+            #[cfg(simulation)]
+            came: 0,
+        }
     }
 }
 
@@ -61,6 +70,10 @@ impl Deadlines {
         let last = now.0.min(self.taken.0 + SLOTS);
         for tick in first..=last {
             if let Some(slot) = self.slots.get_mut(slot_of(Tick(tick))) {
+                #[cfg(simulation)]
+                {
+                    self.came += slot.len() as u64;
+                }
                 // An empty slot keeps no memory, else each kept what its fullest moment took.
                 due.append(&mut std::mem::take(slot));
             }

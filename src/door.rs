@@ -20,7 +20,7 @@ use crate::id::ConnId;
 use crate::listeners::Comes;
 use crate::metrics::{Held, Reason};
 use crate::net::Interest;
-use crate::server::Server;
+use crate::server::{PLACES_MIN, Server};
 use crate::stream::Stream;
 use crate::tick::Tick;
 
@@ -79,8 +79,10 @@ impl<H: Handler> Server<H> {
             self.app.farewell(&client, Reason::Gone);
             self.clock(since, Some(id));
         }
+        done.shrink_to(PLACES_MIN);
         self.done = done;
-        let hub = &self.app.hub;
+        let hub = &mut self.app.hub;
+        hub.gate.sweep(&hub.turn.limits, hub.turn.now);
         let is_over = self
             .drain
             .as_ref()

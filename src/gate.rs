@@ -4,9 +4,13 @@
 //! it is here; for IPv6 a whole /64 counts as one, since that is what one customer gets. What is
 //! remembered of an address that has left is gone five seconds later. Behind a trusted proxy the
 //! address is the one it forwards for, and is known with each request.
+//!
+//! Of a million clients most are the only one of their address: so those addresses stand in a set,
+//! of 9 bytes for each place in it, and only the others have a number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::bucket::Bucket;
 use crate::config::{Config, is_loopback};
@@ -24,21 +28,31 @@ pub(crate) struct Gate {
     trusted: Vec<Network>,
     /// Loopback addresses are counted like others.
     counts_loopback: bool,
-    sources: HashMap<Network, Source>,
-    /// So many are remembered before those that mean nothing any more are looked for.
-    sweep_at: usize,
+    /// Addresses that have one client, and those that have several, with how many.
+    once: HashSet<Source>,
+    several: HashMap<Source, u32>,
+    /// Who has come or failed of late.
+    recent: HashMap<Source, Recent>,
+    /// When those of them are looked for who mean nothing any more.
+    sweep_at: Tick,
 }
 
-/// Who comes from one address.
+/// What clients are counted under: an address, or a /64 of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Source(u64);
+
+/// What is remembered of an address for a while.
 #[derive(Debug, Default)]
-struct Source {
-    clients: usize,
+struct Recent {
     arrivals: Bucket,
     failures: Bucket,
 }
 
-/// Addresses remembered before the first sweep.
-const SWEEP_MIN: usize = 1024;
+/// How often it is looked who means nothing any more.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Places that are never given back.
+const PLACES_MIN: usize = 64;
 
 impl Gate {
     pub(crate) fn new(config: &Config) -> Self {
@@ -46,8 +60,10 @@ impl Gate {
             deny: config.deny.clone(),
             trusted: config.trusted_proxies.clone(),
             counts_loopback: config.limit_loopback,
-            sources: HashMap::new(),
-            sweep_at: SWEEP_MIN,
+            once: HashSet::new(),
+            several: HashMap::new(),
+            recent: HashMap::new(),
+            sweep_at: Tick(0),
         }
     }
 
@@ -70,10 +86,10 @@ impl Gate {
         if self.denies(address.ip()) {
             return Err(Reason::Deny);
         }
-        let Some(network) = self.counts(address.ip()).filter(|_| !self.trusts(peer)) else {
+        let Some(source) = self.counts(address.ip()).filter(|_| !self.trusts(peer)) else {
             return Ok(false);
         };
-        self.count(network, limits, now).map(|()| true)
+        self.count(source, limits, now).map(|()| true)
     }
 
     /// The client that a proxy speaks for with this request.
@@ -89,18 +105,12 @@ impl Gate {
     ///
     /// # Errors
     /// [`Refusal`]: 403, 429. Then nobody is counted for the connection.
-    pub(crate) fn forward(
-        &mut self,
-        client: IpAddr,
-        limits: &Limits,
-        now: Tick,
-    ) -> Result<bool, Refusal> {
+    pub(crate) fn forward(&mut self, client: IpAddr, limits: &Limits) -> Result<bool, Refusal> {
         if self.denies(client) {
             return Err(refusal(Reason::Deny));
         }
-        let Some(network) = self.counts(client) else { return Ok(false) };
-        self.sweep(limits, now);
-        self.occupy(network, limits).map_err(refusal)?;
+        let Some(source) = self.counts(client) else { return Ok(false) };
+        self.occupy(source, limits).map_err(refusal)?;
         Ok(true)
     }
 
@@ -108,19 +118,17 @@ impl Gate {
     pub(crate) fn leave(&mut self, peer: Peer, is_counted: &mut bool) {
         if std::mem::take(is_counted)
             && let Peer::Tcp(address) = peer
-            && let Some(source) = self.sources.get_mut(&network_of(address.ip()))
         {
-            source.clients = source.clients.saturating_sub(1);
+            self.vacate(source_of(address.ip()));
         }
     }
 
     /// Somebody at this address has shown a credential that is none.
     pub(crate) fn failed(&mut self, peer: Peer, limits: &Limits, now: Tick) {
         if let Peer::Tcp(address) = peer
-            && let Some(network) = self.counts(address.ip())
+            && let Some(source) = self.counts(address.ip())
         {
-            self.sweep(limits, now);
-            self.sources.entry(network).or_default().failures.take(limits.auth_failures, now);
+            self.recent.entry(source).or_default().failures.take(limits.auth_failures, now);
         }
     }
 
@@ -130,8 +138,8 @@ impl Gate {
     /// [`Refusal`]: 429, too many have been wrong.
     pub(crate) fn may_try(&self, peer: Peer, limits: &Limits, now: Tick) -> Result<(), Refusal> {
         let Peer::Tcp(address) = peer else { return Ok(()) };
-        let source = self.counts(address.ip()).and_then(|network| self.sources.get(&network));
-        match source {
+        let recent = self.counts(address.ip()).and_then(|source| self.recent.get(&source));
+        match recent {
             Some(it) if !it.failures.has_room(limits.auth_failures, now) => {
                 Err(refusal(Reason::AuthFailures))
             }
@@ -144,54 +152,85 @@ impl Gate {
     }
 
     /// What the address is counted under, if it is counted.
-    fn counts(&self, address: IpAddr) -> Option<Network> {
+    fn counts(&self, address: IpAddr) -> Option<Source> {
         let is_counted = self.counts_loopback || !is_loopback(address.to_canonical());
-        is_counted.then(|| network_of(address))
+        is_counted.then(|| source_of(address))
     }
 
     /// Counts a new connection. Those who are turned away do not count: else a crowd that tries
     /// again would never get in.
-    fn count(&mut self, network: Network, limits: &Limits, now: Tick) -> Result<(), Reason> {
-        self.sweep(limits, now);
-        let source = self.sources.entry(network).or_default();
-        if !source.arrivals.has_room(limits.max_new_per_ip, now) {
+    fn count(&mut self, source: Source, limits: &Limits, now: Tick) -> Result<(), Reason> {
+        let has_room = |it: &Recent| it.arrivals.has_room(limits.max_new_per_ip, now);
+        if !self.recent.get(&source).is_none_or(has_room) {
             return Err(Reason::MaxNewPerIp);
         }
-        self.occupy(network, limits)?;
-        if let Some(source) = self.sources.get_mut(&network) {
-            source.arrivals.take(limits.max_new_per_ip, now);
-        }
+        self.occupy(source, limits)?;
+        self.recent.entry(source).or_default().arrivals.take(limits.max_new_per_ip, now);
         Ok(())
     }
 
-    fn occupy(&mut self, network: Network, limits: &Limits) -> Result<(), Reason> {
-        let source = self.sources.entry(network).or_default();
-        if source.clients >= limits.max_per_ip {
+    fn occupy(&mut self, source: Source, limits: &Limits) -> Result<(), Reason> {
+        let several = self.several.get(&source).map(|clients| *clients as usize);
+        let clients = several.unwrap_or_else(|| usize::from(self.once.contains(&source)));
+        if clients >= limits.max_per_ip {
             return Err(Reason::MaxPerIp);
         }
-        source.clients += 1;
+        match self.several.get_mut(&source) {
+            Some(clients) => *clients += 1,
+            None if clients == 0 => _ = self.once.insert(source),
+            None => {
+                self.once.remove(&source);
+                self.several.insert(source, 2);
+            }
+        }
         Ok(())
     }
 
-    /// Forgets addresses of which nothing is to be known any more, now and then: in the long run
-    /// each arrival pays for the look at two.
-    fn sweep(&mut self, limits: &Limits, now: Tick) {
-        if self.sources.len() >= self.sweep_at {
-            self.sources.retain(|_, source| {
-                source.clients > 0
-                    || !source.arrivals.is_empty(limits.max_new_per_ip, now)
-                    || !source.failures.is_empty(limits.auth_failures, now)
-            });
-            self.sources.shrink_to(SWEEP_MIN);
-            self.sweep_at = SWEEP_MIN.max(2 * self.sources.len());
+    fn vacate(&mut self, source: Source) {
+        match self.several.get_mut(&source) {
+            Some(clients) if *clients > 2 => *clients -= 1,
+            Some(_) => {
+                self.several.remove(&source);
+                self.once.insert(source);
+            }
+            None => _ = self.once.remove(&source),
         }
+        // What a crowd needed is given back once three quarters of it have gone.
+        if self.once.capacity() > 4 * self.once.len() + PLACES_MIN {
+            self.once.shrink_to(2 * self.once.len());
+        }
+        if self.several.capacity() > 4 * self.several.len() + PLACES_MIN {
+            self.several.shrink_to(2 * self.several.len());
+        }
+    }
+
+    /// Forgets addresses of which nothing is to be known any more, now and then; to be called in
+    /// every turn.
+    ///
+    /// Work: a look at each that came in the last ten seconds, every five.
+    pub(crate) fn sweep(&mut self, limits: &Limits, now: Tick) {
+        if now < self.sweep_at {
+            return;
+        }
+        self.recent.retain(|_, recent| {
+            !recent.arrivals.is_empty(limits.max_new_per_ip, now)
+                || !recent.failures.is_empty(limits.auth_failures, now)
+        });
+        self.recent.shrink_to(PLACES_MIN);
+        self.sweep_at = now.after(SWEEP_EVERY);
     }
 }
 
-/// What an address is counted under.
-fn network_of(address: IpAddr) -> Network {
-    let address = address.to_canonical();
-    Network::around(address, if address.is_ipv4() { 32 } else { 64 })
+/// What an address is counted under. The first 32 bits of an address of the internet are never all
+/// 0 (RFC 4291 §2.4), so there is room for those of IPv4.
+fn source_of(address: IpAddr) -> Source {
+    match address.to_canonical() {
+        IpAddr::V4(address) => Source(address.to_bits().into()),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Source([a, b, c, d].into_iter().fold(0, |all, it| all << 16 | u64::from(it)))
+        }
+    }
 }
 
 /// What somebody is told who does not get in.
@@ -300,7 +339,7 @@ mod tests {
             assert_eq!(gate.admit(tcp("10.1.1.1"), &limits, Tick(0)), Ok(false));
         }
         let forward = |gate: &mut Gate, client: &str| {
-            let result = gate.forward(client.parse().unwrap(), &limits, Tick(0));
+            let result = gate.forward(client.parse().unwrap(), &limits);
             result.map_err(|refusal| refusal.status)
         };
         let mut is_counted = false;
@@ -339,9 +378,32 @@ mod tests {
                 // Half of the addresses are 0.x and 127.x no less than others: all are counted.
                 let mut is_counted = gate.admit(peer, &limits, Tick(round * 60)).unwrap();
                 gate.leave(peer, &mut is_counted);
+                gate.sweep(&limits, Tick(round * 60));
             }
         }
-        assert!(gate.sources.len() <= 2 * SWEEP_MIN, "{}", gate.sources.len());
+        assert!(gate.recent.len() <= 512 && gate.recent.capacity() < 2048, "{gate:?}");
+        assert!(gate.once.is_empty() && gate.several.is_empty());
+    }
+
+    #[test]
+    fn what_a_crowd_needed_is_given_back_when_it_has_gone() {
+        let (mut gate, limits) = (gate(|_| {}), limits());
+        // Every address has one client, and the even ones have two.
+        let crowd = (0..20_000u32).flat_map(|at| (at % 2..2).map(move |_| at));
+        let crowd = crowd.map(|at| Peer::Tcp((IpAddr::from(at.to_be_bytes()), 1).into()));
+        let crowd: Vec<Peer> = crowd.collect();
+        for peer in &crowd {
+            assert_eq!(gate.admit(*peer, &limits, Tick(0)), Ok(true));
+        }
+        assert_eq!((gate.once.len(), gate.several.len()), (10_000, 10_000));
+        assert_eq!(gate.admit(tcp("0.0.0.2"), &limits, Tick(0)), Err(Reason::MaxPerIp));
+        for peer in &crowd {
+            gate.leave(*peer, &mut true);
+        }
+        assert!(gate.once.capacity() <= 2 * PLACES_MIN, "{}", gate.once.capacity());
+        assert!(gate.several.capacity() <= 2 * PLACES_MIN, "{}", gate.several.capacity());
+        gate.sweep(&limits, Tick(100));
+        assert!(gate.recent.capacity() <= 2 * PLACES_MIN, "{}", gate.recent.capacity());
     }
 
     #[test]
@@ -350,11 +412,10 @@ mod tests {
         let mut gate = gate(|config| config.trusted_proxies.push("10.0.0.0/8".parse().unwrap()));
         for number in 0..20_000u32 {
             let ip = IpAddr::from(std::net::Ipv4Addr::from(0xc000_0000 + number));
-            let mut is_counted = gate.forward(ip, &limits, Tick(0)).unwrap();
+            let mut is_counted = gate.forward(ip, &limits).unwrap();
             gate.leave(Peer::Tcp((ip, 1).into()), &mut is_counted);
         }
-        gate.admit(tcp("10.1.1.1"), &limits, Tick(100_000)).unwrap();
-        assert!(gate.sources.len() <= 2 * SWEEP_MIN, "{}", gate.sources.len());
+        assert!(gate.once.capacity() <= 2 * PLACES_MIN, "{}", gate.once.capacity());
     }
 
     #[test]

@@ -380,8 +380,7 @@ impl Hub {
         request.peer = peer.unwrap_or_else(|| client.stream.peer());
         client.connection.peer = request.peer;
         if let Some(address) = found? {
-            let (limits, now) = (&self.turn.limits, self.turn.now);
-            client.is_counted = self.gate.forward(address.ip(), limits, now)?;
+            client.is_counted = self.gate.forward(address.ip(), &self.turn.limits)?;
         }
         Ok(())
     }

@@ -28,6 +28,7 @@
 //!
 //! ```text
 //! 15  door        who is let in, who is forgotten, how everyone leaves
+//!     embedder    what an embedder has of a server
 //! 14  server      THE LOOP: wait, note, read, time, obey, deliver, forget, accept
 //!     seams       what only tests reach
 //! 13  app         the handler beside the hub, and each call of it
@@ -87,6 +88,7 @@ mod deadlines;
 mod deflate;
 mod door;
 mod drain;
+mod embedder;
 mod encodings;
 mod error;
 mod event;

@@ -36,6 +36,9 @@ struct OfTopic {
 /// older to be given, and asks for it again, is behind like one who takes nothing.
 const UNFINISHED_ROUNDS_MAX: u32 = 64;
 
+/// Places of a list that are never given back.
+const PLACES_MIN: usize = 32;
+
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
@@ -64,6 +67,10 @@ impl Readers {
     pub(crate) fn leave(&mut self, number: TopicNumber, place: u32) -> Option<u32> {
         let list = &mut self.of.get_mut(number.0 as usize)?.list;
         list.swap_remove(place as usize);
+        // What a crowd needed is given back once three quarters of it have gone.
+        if list.capacity() > 4 * list.len() + PLACES_MIN {
+            list.shrink_to(2 * list.len());
+        }
         list.get(place as usize).copied()
     }
 

@@ -160,6 +160,7 @@ impl<H: Handler> Rehearsal<H> {
         hub.log.drop_encoded();
         hub.trim();
         hub.clients.end_readings(&mut hub.log);
+        hub.gate.sweep(&hub.turn.limits, hub.turn.now);
         let is_done = |id: &ConnId| {
             self.app.hub.clients.get(*id).is_some_and(|client| client.connection.is_done())
         };

@@ -13,27 +13,26 @@
 //! - A peer's fault ends that one connection; a handler's panic does too. Neither ends the loop.
 
 use std::cmp::Reverse;
-use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use crate::app::App;
 use crate::busy::Busy;
-use crate::config::{Config, Publish};
+use crate::config::Config;
 use crate::deadlines::Deadlines;
 use crate::drain::Drain;
 use crate::error::Error;
 use crate::event::Event;
 use crate::files::Files;
-use crate::handler::{Context, Handler};
+use crate::handler::Handler;
 use crate::http::Refusal;
 use crate::hub::Hub;
 use crate::id::ConnId;
 use crate::listeners::Listeners;
 use crate::metrics::{Held, Reason};
-use crate::net::{self, Events, Interest, Poll, Source, Token, Waker};
+use crate::net::{self, Events, Poll, Token, Waker};
 use crate::outbox::{Flush, Sink};
-use crate::remote::{Commands, Remote};
+use crate::remote::Commands;
 use crate::stream::{Inherited, Listener, why_gone};
 use crate::tick::Tick;
 use crate::tls_session::Received;
@@ -89,7 +88,7 @@ enum Visit {
 /// Tokens: clients' names fill the numbers below, these stand at the top of them.
 const WAKER: Token = Token(usize::MAX);
 const LISTENERS_FROM: usize = usize::MAX - 0xffff;
-const WATCHED_FROM: usize = usize::MAX - 0xf_ffff;
+pub(crate) const WATCHED_FROM: usize = usize::MAX - 0xf_ffff;
 
 /// What is said in plain HTTP to those who speak it to a listener that speaks TLS.
 const PLAIN: &str = "this port speaks TLS: use https:// in place of http://, wss:// of ws://";
@@ -97,8 +96,14 @@ const PLAIN: &str = "this port speaks TLS: use https:// in place of http://, wss
 /// A visit that takes this part of `turn-time` is a slow one.
 const SLOW_SHARE: u32 = 8;
 
+/// Those whose deadline has come are visited for this part of `turn-time` at least.
+const DUE_SHARE: u32 = 8;
+
+/// Places of a list that is reused that are never given back.
+pub(crate) const PLACES_MIN: usize = 4096;
+
 /// Events taken from the system at once.
-const EVENTS: usize = 1024;
+const EVENTS: usize = 4096;
 
 impl<H: Handler> Server<H> {
     /// Listens, but serves nobody until [`run`](Self::run) or [`turn`](Self::turn).
@@ -224,6 +229,7 @@ impl<H: Handler> Server<H> {
         let hub = &self.app.hub;
         let is_busy = !self.busy.is_empty()
             || !self.done.is_empty()
+            || !self.due.is_empty()
             || self.has_commands
             || hub.has_work()
             || self.can_accept()
@@ -389,22 +395,19 @@ impl<H: Handler> Server<H> {
         let now = self.app.hub.turn.now;
         let mut due = std::mem::take(&mut self.due);
         self.deadlines.take(now, &mut due);
-        for slot in due.drain(..) {
-            let hub = &mut self.app.hub;
-            let Some(client) = hub.clients.at_slot_mut(slot) else { continue };
-            if client.armed > now {
-                // It was armed anew for another tick since, or is another client.
-                continue;
+        let until = net::now() + self.app.hub.turn.limits.turn_time;
+        let mut looked_at = 0;
+        while let Some(slot) = due.pop() {
+            looked_at += 1;
+            self.look_at(slot, now);
+            // A machine that wakes from its sleep finds everyone's deadline past.
+            if looked_at % 64 == 0 && net::now() >= until {
+                break;
             }
-            let id = client.connection.id;
-            client.armed = Tick::NEVER;
-            let event = client.connection.handle_timeout(&mut hub.turn);
-            hub.clients.touch(id);
-            if let Some(Event::Fault(fault)) = event {
-                let since = net::now();
-                self.app.fault(id, fault.code, fault.text);
-                self.clock(since, Some(id));
-            }
+        }
+        self.app.hub.turn.counters.count_held(Held::TurnTime, !due.is_empty());
+        if due.is_empty() {
+            due.shrink_to(PLACES_MIN);
         }
         self.due = due;
         let made = self.app.hub.wakes_made;
@@ -417,6 +420,25 @@ impl<H: Handler> Server<H> {
             let since = net::now();
             self.app.call(None, |handler, ctx| handler.on_wake(token, ctx));
             self.clock(since, None);
+        }
+    }
+
+    /// The deadline of whoever has this slot has come, or of who had it.
+    fn look_at(&mut self, slot: u32, now: Tick) {
+        let hub = &mut self.app.hub;
+        let Some(client) = hub.clients.at_slot_mut(slot) else { return };
+        if client.armed > now {
+            // It was armed anew for another tick since, or is another client.
+            return;
+        }
+        let id = client.connection.id;
+        client.armed = Tick::NEVER;
+        let event = client.connection.handle_timeout(&mut hub.turn);
+        hub.clients.touch_later(id);
+        if let Some(Event::Fault(fault)) = event {
+            let since = net::now();
+            self.app.fault(id, fault.code, fault.text);
+            self.clock(since, Some(id));
         }
     }
 
@@ -447,23 +469,12 @@ impl<H: Handler> Server<H> {
     // 6
 
     fn deliver(&mut self) {
-        let mut touched = self.app.hub.clients.take_touched();
-        let until = net::now() + self.app.hub.turn.limits.turn_time;
-        let mut visited = 0;
-        for &id in &touched {
-            visited += 1;
-            if let Some(client) = self.app.hub.clients.get_mut(id) {
-                client.is_touched = false;
-                client.is_spent = false;
-            }
-            self.visit(id);
-            if visited % 16 == 0 && net::now() >= until {
-                break;
-            }
-        }
-        touched.drain(..visited);
-        self.app.hub.turn.counters.count_held(Held::TurnTime, !touched.is_empty());
-        self.app.hub.clients.give_back_touched(touched);
+        let turn_time = self.app.hub.turn.limits.turn_time;
+        let until = net::now() + turn_time;
+        self.visit_touched(false, until);
+        // Who was asked something answers first. Deadlines come by the thousand, and can wait.
+        self.visit_touched(true, until.max(net::now() + turn_time / DUE_SHARE));
+        self.app.hub.clients.end_visits();
         self.spread();
         self.app.hub.turn.end_delivery();
         let hub = &mut self.app.hub;
@@ -471,6 +482,19 @@ impl<H: Handler> Server<H> {
             hub.log.drop_encoded();
         }
         hub.trim();
+    }
+
+    /// Visits those who are to be visited now, as long as there is time.
+    fn visit_touched(&mut self, is_due: bool, until: Instant) {
+        for visited in 1..=self.app.hub.clients.touched(is_due) {
+            let Some(id) = self.app.hub.clients.next_touched(is_due) else { break };
+            self.visit(id);
+            if visited % 16 == 0 && net::now() >= until {
+                let is_cut = self.app.hub.clients.touched(is_due) > 0;
+                self.app.hub.turn.counters.count_held(Held::TurnTime, is_cut);
+                break;
+            }
+        }
     }
 
     /// Offers what was published to its readers, topic by topic, a slice of them at a time.
@@ -570,58 +594,5 @@ impl<H: Handler> Server<H> {
         } else if wants_turn {
             self.make_busy(id);
         }
-    }
-}
-
-impl<H> Server<H> {
-    /// A handle for other threads.
-    pub fn remote(&self) -> Remote {
-        self.commands.remote()
-    }
-
-    /// Where it listens: `http://127.0.0.1:8080`, `https://…`, `unix:PATH`; real ports.
-    pub fn addresses(&self) -> Vec<String> {
-        self.listeners.iter().map(Listener::address).collect()
-    }
-
-    /// Where the control listener is, if there is one.
-    pub fn control_address(&self) -> Option<String> {
-        self.listeners.control().map(Listener::address)
-    }
-
-    /// Who may publish, the default resolved.
-    pub fn publishing(&self) -> Publish {
-        self.app.hub.rules.publish
-    }
-
-    /// What a handler has, for use before and between turns.
-    pub fn context(&mut self) -> Context<'_> {
-        // The turn before may be long ago.
-        self.app.hub.now = net::now();
-        self.app.hub.turn.now = Tick::at(self.app.hub.now - self.started);
-        self.app.hub.called_for = None;
-        Context { hub: &mut self.app.hub }
-    }
-
-    /// Whether the server has ended; [`turn`](Self::turn) has nothing more to do then.
-    pub fn has_ended(&self) -> bool {
-        self.has_ended
-    }
-
-    /// Puts a source of one's own into the loop; `on_ready` is called with `token`, at most
-    /// 65535, when it is readable.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn watch(&mut self, source: &mut impl Source, token: u16) -> io::Result<()> {
-        let token = Token(WATCHED_FROM + usize::from(token));
-        self.poll.registry().register(source, token, Interest::READABLE)
-    }
-}
-
-/// The descriptor to wait for in another loop; see `examples/own_loop.rs`.
-impl<H> AsFd for Server<H> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.poll.registry().as_fd()
     }
 }

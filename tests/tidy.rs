@@ -42,7 +42,7 @@ const FLOORS: &[&[&str]] = &[
     &["handler", "operate", "perform"],
     &["app"],
     &["seams", "server"],
-    &["door"],
+    &["door", "embedder"],
 ];
 
 /// Imports on one floor: the left may know the right, never the other way round.
@@ -61,7 +61,8 @@ const PROGRAM: &[&str] = &[
 const KNOW_MIO: &[&str] = &["net"];
 /// Who asks for sockets, or for a name of theirs (`lib` hands the simulated ones on). Everyone else
 /// is told.
-const KNOW_NET: &[&str] = &["lib", "clients", "door", "listeners", "remote", "server", "stream"];
+const KNOW_NET: &[&str] =
+    &["lib", "clients", "door", "embedder", "listeners", "remote", "server", "stream"];
 /// They are handed over by the service manager as descriptors, and go on to the library.
 const KNOW_LISTENERS: &[&str] = &["systemd"];
 const KNOW_THE_CLOCK: &[&str] = &["net", "logger"];

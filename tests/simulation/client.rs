@@ -243,7 +243,8 @@ impl Client {
         let listener = self.random.below(world.listeners as u64) as usize;
         let Some(at) = machine::connect(self.who, listener, self.address()) else { return };
         self.socket = Some(at);
-        self.secret = (world.is_tls && self.mood != Mood::Lazy).then(|| Box::new(Secret::new()));
+        let has_secret = world.is_tls && !machine::is_unix(listener) && self.mood != Mood::Lazy;
+        self.secret = has_secret.then(|| Box::new(Secret::new()));
         self.stage = Stage::Resting;
         self.since = (machine::elapsed(), world.disturbed);
         if self.mood == Mood::Lazy {
@@ -910,7 +911,10 @@ impl Client {
         }
         if self.socket.is_none() {
             self.opening += 1;
-            let Some(at) = machine::connect(self.who, 0, self.address()) else { return Ok(()) };
+            let listener = self.random.below(world.listeners as u64) as usize;
+            let Some(at) = machine::connect(self.who, listener, self.address()) else {
+                return Ok(());
+            };
             self.socket = Some(at);
             self.stage = Stage::Lost;
             if self.random.chance(600) {

@@ -82,7 +82,7 @@ impl Handler for Application {
             "S" => self.send(number, ctx),
             "W" if number < 10_000 => {
                 let wait = Duration::from_millis(u64::from(number));
-                self.wakes.push((ctx.now() + wait, machine::disturbed()));
+                self.wakes.push((ctx.now() + wait, machine::disturbed_before()));
                 ctx.wake_after(wait, self.wakes.len() as u64 - 1);
             }
             "C" => ctx.close(conn, CloseCode::Normal, "as you wish"),

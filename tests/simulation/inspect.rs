@@ -2,14 +2,14 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::all, reason = "a test that is compiled elsewhere")]
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::http::Peer;
+use crate::clients::{Client, token_of};
 use crate::id::ConnId;
 use crate::limits::Limits;
 use crate::message::Kind;
 use crate::metrics::Counters;
+use crate::net::Token;
 use crate::server::Server;
 use crate::tick::Tick;
 
@@ -17,12 +17,14 @@ use crate::tick::Tick;
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub id: ConnId,
-    pub peer: SocketAddr,
+    pub token: Token,
     pub waiting_bytes: usize,
     pub held_bytes: usize,
     pub is_reading: bool,
     /// There is something for it in the log.
     pub is_behind: bool,
+    /// Its socket takes bytes, and something that it has not been given is no longer there.
+    pub is_lost: bool,
     pub wants_input: bool,
     /// The loop will come to it without being told.
     pub is_listed: bool,
@@ -68,29 +70,50 @@ pub struct Inside {
 }
 
 impl<H> Server<H> {
+    /// A look at one client.
+    fn seen(&self, client: &Client) -> Seen {
+        let (connection, log) = (&client.connection, &self.app.hub.log);
+        Seen {
+            id: connection.id,
+            token: token_of(connection.id),
+            waiting_bytes: connection.waiting_bytes(),
+            held_bytes: connection.held_bytes(),
+            is_reading: connection.is_reading(),
+            is_behind: connection.is_reading() && connection.cursor.is_behind(log),
+            is_lost: connection.is_reading()
+                && client.is_writable
+                && connection.cursor.gap(log).is_some(),
+            wants_input: connection.wants_input(&self.app.hub.turn),
+            // Of those whose deadline has come some may not have been looked at yet.
+            is_listed: !self.due.is_empty()
+                || client.is_touched
+                || client.is_due
+                || client.is_busy
+                || connection.is_done(),
+            deadline: connection.deadline(),
+            armed: client.armed,
+            readings: connection.cursor.places().count(),
+        }
+    }
+
+    /// A look at some of them, from this slot on, and round.
+    pub fn some(&self, first: usize, count: usize) -> Vec<Seen> {
+        let clients = &self.app.hub.clients;
+        let found = clients.beginning_at(first).take(count).map(|it| self.seen(it));
+        found.collect()
+    }
+
+    /// How many there are, and the bytes that they hold.
+    pub fn counted(&self) -> (usize, usize) {
+        let clients = &self.app.hub.clients;
+        (clients.len(), clients.numbers.held_bytes)
+    }
+
     /// A look at everything.
     pub fn inside(&self) -> Inside {
         let hub = &self.app.hub;
         let log = &hub.log;
-        let clients = hub.clients.iter().map(|client| {
-            let connection = &client.connection;
-            Seen {
-                id: connection.id,
-                peer: match connection.peer {
-                    Peer::Tcp(address) => address,
-                    Peer::Unix => ([0u8; 4], 0).into(),
-                },
-                waiting_bytes: connection.waiting_bytes(),
-                held_bytes: connection.held_bytes(),
-                is_reading: connection.is_reading(),
-                is_behind: connection.is_reading() && connection.cursor.is_behind(log),
-                wants_input: connection.wants_input(&hub.turn),
-                is_listed: client.is_touched || client.is_busy || connection.is_done(),
-                deadline: connection.deadline(),
-                armed: client.armed,
-                readings: connection.cursor.places().count(),
-            }
-        });
+        let clients = hub.clients.iter().map(|client| self.seen(client));
         let topics = log.topics_from(0).map(|(_, topic)| SeenTopic {
             name: topic.name().to_string(),
             floor: topic.floor(),
@@ -129,6 +152,21 @@ impl<H> Server<H> {
             }));
         }
         found
+    }
+
+    /// How many are to be read, how many are to be visited, and how many of those later.
+    pub fn lists(&self) -> (usize, usize, usize) {
+        let clients = &self.app.hub.clients;
+        (self.busy.len(), clients.touched(false), clients.touched(true))
+    }
+
+    /// How many deadlines have come, from the beginning on.
+    pub fn came(&self) -> u64 {
+        self.deadlines.came
+    }
+
+    pub fn now(&self) -> Tick {
+        self.app.hub.turn.now
     }
 
     pub fn counters(&self) -> &Counters {

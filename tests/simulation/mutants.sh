@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 copy=target/mutants/source
 mkdir -p target/mutants
-export POUSSE_SEEDS="${SEEDS:-1000}" POUSSE_TRACE=0 RUSTFLAGS="--cfg simulation"
+export POUSSE_SEEDS="${SEEDS:-1000}" POUSSE_TRACE=0 RUSTFLAGS="${RUSTFLAGS-} --cfg simulation"
+unset CARGO_ENCODED_RUSTFLAGS
 export CARGO_TARGET_DIR="$PWD/target/mutants/target"
 run() {
   (cd "$copy" && cargo test --quiet --profile simulation --no-default-features \

@@ -4,13 +4,15 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use pousse::seam::machine::{self, Faults, Random};
 use pousse::seam::{Inside, Tick};
-use pousse::{CloseCode, Config, Limits, Reason, Remote, Server};
+use pousse::{CloseCode, Config, Inherited, Limits, Reason, Remote, Server};
 
 use crate::client::{Client, Mood, World};
 use crate::handler::Application;
@@ -27,6 +29,8 @@ pub struct Plan {
     drains_at: Option<Duration>,
     is_prompt: bool,
     is_tls: bool,
+    /// Listeners of TCP, and of unix sockets.
+    listeners: (usize, usize),
 }
 
 /// What a run came to.
@@ -162,11 +166,20 @@ impl Plan {
             let answer = limits.poll_bytes + limits.outbox;
             faults.write_max = limits.turn_write + answer + (256 << 10);
         }
+        let topics = r.between(1, 5) as usize;
+        let ends_at = ms(r.between(3000, 9000));
+        let drains_at = r.chance(200).then(|| ms(r.between(2000, 5000)));
+        let listeners = r.pick(&[(1, 0), (1, 0), (1, 0), (1, 1), (1, 1), (0, 1)]);
+        if r.chance(200) {
+            // So a round of readers, or of those who are read, takes more than one turn.
+            faults.cost = r.pick(&[Duration::from_micros(300), ms(1), ms(4)]);
+        }
         Self {
             seed,
-            topics: r.between(1, 5) as usize,
-            ends_at: ms(r.between(3000, 9000)),
-            drains_at: r.chance(200).then(|| ms(r.between(2000, 5000))),
+            topics,
+            ends_at,
+            drains_at,
+            listeners,
             limits,
             faults,
             moods,
@@ -196,7 +209,10 @@ impl Plan {
         let application =
             Application { oracle: oracle.clone(), remote: Rc::default(), wakes: Vec::new() };
         let queue = application.remote.clone();
-        let mut server = Server::bind(config, application).map_err(|error| error.to_string())?;
+        config.listen.truncate(self.listeners.0);
+        let unix = (0..self.listeners.1).map(|_| somewhere()).collect();
+        let mut server =
+            Server::bind_with(config, unix, application).map_err(|error| error.to_string())?;
         let peers =
             Rc::new(RefCell::new(Peers::new(&self, oracle.clone(), server.remote(), queue)));
         let acting = peers.clone();
@@ -304,7 +320,8 @@ impl Plan {
             return Ok(());
         }
         let (held, waiting, descriptors) = machine::census();
-        if (held, waiting) != (0, 0) || descriptors != 2 {
+        let listeners = self.listeners.0 + self.listeners.1;
+        if (held, waiting) != (0, 0) || descriptors != 1 + listeners {
             return wrong(format!("sockets {held}, waiting {waiting}, descriptors {descriptors}"));
         }
         if inside.soonest != Tick::NEVER || inside.lists > 0 {
@@ -312,6 +329,12 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// A socket for which the machine has one of its own.
+fn somewhere() -> Inherited {
+    let (it, _) = UnixStream::pair().expect("two ends");
+    UnixListener::from(OwnedFd::from(it)).into()
 }
 
 /// Ends that are no reason to cut an innocent client. All others are limits, or a closing that had
@@ -353,6 +376,9 @@ impl Watch<'_> {
             if client.deadline <= inside.now {
                 return Err(format!("a deadline has passed: {client:?} at {:?}", inside.now));
             }
+            if client.is_lost {
+                return Err(format!("it would have taken what is no longer there: {client:?}"));
+            }
             if client.deadline != Tick::NEVER && client.armed > client.deadline {
                 return Err(format!("nobody will look at {client:?}"));
             }
@@ -392,10 +418,10 @@ impl Watch<'_> {
         }
         let states: HashMap<_, _> = machine::states()
             .into_iter()
-            .map(|(peer, reads, writes)| (peer, (reads, writes)))
+            .map(|(token, reads, writes)| (token, (reads, writes)))
             .collect();
         for client in &inside.clients {
-            let Some((is_readable, has_room)) = states.get(&client.peer).copied() else {
+            let Some((is_readable, has_room)) = states.get(&client.token).copied() else {
                 return Err(format!("a client without a socket: {client:?}"));
             };
             if has_room && (client.waiting_bytes > 0 || client.is_behind) {
@@ -459,7 +485,7 @@ impl Peers {
                 is_draining: false,
                 message_max: plan.limits.max_message,
                 subscriptions: plan.limits.subscriptions,
-                listeners: 1,
+                listeners: plan.listeners.0 + plan.listeners.1,
                 is_tls: plan.is_tls,
                 is_prompt: plan.is_prompt,
             },

@@ -1,14 +1,19 @@
 //! The server's side of the machine: mio's names, as far as the loop uses them, with its meanings.
 
 use std::cell::OnceCell;
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net as unix;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{ECONNABORTED, EINTR, EMFILE, EPIPE, Ghost, Interest, Listening, Machine, Token, with};
+use super::{
+    ECONNABORTED, EINTR, EMFILE, EPIPE, Ghost, Interest, Listening, Machine, Token, aside,
+    give_back, with,
+};
 
 /// Events that are not of the present are at most so many, and there is room for them.
 const GHOSTS_MAX: usize = 200;
@@ -142,7 +147,7 @@ impl Poll {
         loop {
             let is_called = with(|it| !it.woken.is_empty() || it.horizon <= it.now);
             if is_called && let Some(mut hook) = with(|it| it.hook.take()) {
-                let next = hook();
+                let next = aside(&mut hook);
                 with(|it| {
                     it.horizon = next.unwrap_or(Duration::MAX);
                     it.is_over |= next.is_none();
@@ -163,6 +168,7 @@ impl Machine {
     fn begin_poll(&mut self, timeout: Option<Duration>) {
         let asked = timeout.map_or(u64::MAX, |it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX));
         self.note("turn", self.turn, asked);
+        self.disturbed_before = self.disturbed;
         if self.random.chance(self.faults.jump) {
             let jump = self.random.time(self.faults.jump_max);
             self.now += jump;
@@ -181,7 +187,12 @@ impl Machine {
         if !events.list.is_empty() || until.is_some_and(|until| until <= self.now) || self.is_over {
             return Some(false);
         }
-        let dues = self.pending.iter().filter_map(|at| self.sockets.get(*at)?.due);
+        while let Some(&Reverse((due, nth, at))) = self.pending.peek()
+            && !self.is_pending(due, nth, at)
+        {
+            self.pending.pop();
+        }
+        let dues = self.pending.peek().map(|Reverse((due, ..))| *due).into_iter();
         let dues = dues.chain(self.listening.iter().filter_map(|it| it.due));
         let dues = dues.chain(self.ghosts.iter().map(|it| it.due)).chain(self.bell_due);
         let next = dues.chain(until).chain([self.horizon]).min()?;
@@ -208,15 +219,16 @@ impl Machine {
                 }
             }
         }
-        let mut rest = Vec::new();
-        for at in std::mem::take(&mut self.pending) {
-            let room = events.list.len() + GHOSTS_MAX < events.capacity;
-            let Some(socket) = self.sockets.get_mut(at) else { continue };
-            if !room || socket.due.is_none_or(|due| due > now) {
-                rest.push(at);
+        while let Some(&Reverse((due, nth, at))) = self.pending.peek()
+            && due <= now
+            && events.list.len() + self.ghosts.len() < events.capacity
+        {
+            self.pending.pop();
+            if !self.is_pending(due, nth, at) {
                 continue;
             }
-            socket.due = None;
+            self.sockets[at].due = None;
+            self.pending_count -= 1;
             let Some(event) = self.event_of(at) else { continue };
             if self.random.chance(self.faults.repeated) {
                 let due = now + self.random.time(Duration::from_millis(20));
@@ -224,8 +236,6 @@ impl Machine {
             }
             events.list.push(event);
         }
-        rest.append(&mut self.pending);
-        self.pending = rest;
         let is_due = |it: &Ghost| it.due <= now;
         let due: Vec<Ghost> = self.ghosts.extract_if(.., |it| is_due(it)).collect();
         for ghost in due {
@@ -248,10 +258,16 @@ impl Machine {
                 | u64::from(it.is_read_closed) << 2
                 | u64::from(it.is_error) << 3
         };
+        self.work.events += events.list.len() as u64;
         for at in 0..events.list.len() {
             let event = events.list[at];
             self.note("event", event.token.0 as u64, told(&event));
         }
+    }
+
+    /// Whether this event is still to come; a slot may have another socket by now.
+    fn is_pending(&self, due: Duration, nth: u64, at: usize) -> bool {
+        self.sockets.get(at).is_some_and(|it| it.due == Some((due, nth)))
     }
 
     fn haunt(&mut self, ghost: Ghost) {
@@ -315,6 +331,8 @@ impl Machine {
             self.wrong("more were accepted in one turn than turn-accept".into());
         }
         self.accepted_in = turn;
+        self.work.accepts += 1;
+        self.takes_time();
         let it = &mut self.sockets[socket];
         it.is_accepted = true;
         it.accepted_in = turn;
@@ -322,6 +340,19 @@ impl Machine {
         self.note("accept", socket as u64, 0);
         self.wake(socket);
         Ok((socket, peer))
+    }
+
+    fn listen_no_more(&mut self, at: usize) {
+        self.descriptors += 1;
+        let listening = &mut self.listening[at];
+        listening.is_closed = true;
+        listening.due = None;
+        for at in std::mem::take(&mut listening.queue) {
+            self.sockets[at].is_closed = true;
+            self.reset(at);
+            self.wake(at);
+            self.bury(at);
+        }
     }
 
     /// Nobody is served, and nobody is forgotten, in a turn in which somebody was accepted.
@@ -338,6 +369,8 @@ impl Machine {
 
     fn read(&mut self, at: usize, buffer: &mut [u8]) -> io::Result<usize> {
         self.check_order(at, "read");
+        self.work.reads += 1;
+        self.takes_time();
         if self.random.chance(self.faults.interrupted) {
             return Err(io::Error::from_raw_os_error(EINTR));
         }
@@ -361,6 +394,7 @@ impl Machine {
         for (to, from) in buffer.iter_mut().zip(socket.to_server.drain(..count)) {
             *to = from;
         }
+        give_back(&mut socket.to_server);
         let state = (socket.error, socket.is_ended || socket.is_reset);
         let is_awaited = count > 0 && std::mem::take(&mut socket.waits_to_send);
         self.note("read", at as u64, count as u64);
@@ -383,6 +417,8 @@ impl Machine {
 
     fn write(&mut self, at: usize, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         self.check_order(at, "written to");
+        self.work.writes += 1;
+        self.takes_time();
         if self.random.chance(self.faults.interrupted) {
             return Err(io::Error::from_raw_os_error(EINTR));
         }
@@ -423,7 +459,6 @@ impl Machine {
         socket.written_bytes += count;
         let is_much = socket.written_bytes > write_max;
         socket.is_full |= count < offered && !is_owed;
-        self.served += usize::from(count > 0);
         self.note("write", at as u64, count as u64);
         if is_much {
             self.wrong("a client was written too much in a turn".into());
@@ -474,77 +509,162 @@ fn blank(event: Event) -> Event {
     event
 }
 
-#[derive(Debug)]
-pub struct TcpListener {
-    at: usize,
+/// Listeners and streams of both kinds: what they have in common is nearly everything.
+macro_rules! sockets {
+    ($listener:ident, $stream:ident, $inherited:ty, $address:ty, is_unix $is_unix:literal) => {
+        #[derive(Debug)]
+        pub struct $listener {
+            at: usize,
+        }
+
+        impl $listener {
+            pub fn from_std(_: $inherited) -> Self {
+                Self { at: listen($is_unix).expect("a descriptor") }
+            }
+
+            pub fn accept(&self) -> io::Result<($stream, $address)> {
+                let (at, peer) = with(|it| it.accept(self.at))?;
+                Ok(($stream { at: at as u32 }, <$address as Named>::of(peer)))
+            }
+
+            pub fn local_addr(&self) -> io::Result<$address> {
+                Ok(<$address as Named>::of(HERE.into()))
+            }
+        }
+
+        impl Source for $listener {
+            fn register(&mut self, _: &Registry, token: Token, _: Interest) -> io::Result<()> {
+                with(|it| it.listening[self.at].token = Some(token));
+                Ok(())
+            }
+
+            fn reregister(&mut self, it: &Registry, token: Token, i: Interest) -> io::Result<()> {
+                self.register(it, token, i)
+            }
+
+            fn deregister(&mut self, _: &Registry) -> io::Result<()> {
+                with(|it| it.listening[self.at].token = None);
+                Ok(())
+            }
+        }
+
+        impl Drop for $listener {
+            fn drop(&mut self) {
+                with(|it| it.listen_no_more(self.at));
+            }
+        }
+
+        /// As long as a descriptor is.
+        #[derive(Debug)]
+        pub struct $stream {
+            at: u32,
+        }
+
+        impl $stream {
+            fn at(&self) -> usize {
+                self.at as usize
+            }
+
+            pub fn shutdown(&self, _: Shutdown) -> io::Result<()> {
+                with(|it| {
+                    it.note("shutdown", self.at() as u64, 0);
+                    it.sockets[self.at()].is_shut = true;
+                    it.wake(self.at());
+                });
+                Ok(())
+            }
+        }
+
+        impl Read for $stream {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                with(|it| it.read(self.at(), buffer))
+            }
+        }
+
+        impl Write for $stream {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.write_vectored(&[IoSlice::new(bytes)])
+            }
+
+            fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+                with(|it| it.write(self.at(), pieces))
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl Source for $stream {
+            fn register(&mut self, _: &Registry, token: Token, _: Interest) -> io::Result<()> {
+                with(|it| {
+                    it.sockets[self.at()].token = Some(token);
+                    // As epoll does: what is so already is told.
+                    it.edge(self.at());
+                });
+                Ok(())
+            }
+
+            fn reregister(&mut self, it: &Registry, token: Token, i: Interest) -> io::Result<()> {
+                self.register(it, token, i)
+            }
+
+            fn deregister(&mut self, _: &Registry) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl Drop for $stream {
+            fn drop(&mut self) {
+                with(|it| it.close(self.at()));
+            }
+        }
+    };
+}
+
+sockets!(TcpListener, TcpStream, std::net::TcpListener, SocketAddr, is_unix false);
+sockets!(UnixListener, UnixStream, unix::UnixListener, unix::SocketAddr, is_unix true);
+
+/// Where everyone listens.
+const HERE: ([u8; 4], u16) = ([127, 0, 0, 1], 80);
+
+fn listen(is_unix: bool) -> io::Result<usize> {
+    with(|it| {
+        it.take_descriptor()?;
+        it.listening.push(Listening {
+            token: None,
+            queue: Default::default(),
+            due: None,
+            is_closed: false,
+            accepted: 0,
+            accepted_turn: 0,
+            is_unix,
+        });
+        Ok(it.listening.len() - 1)
+    })
+}
+
+/// What a peer is called: those of a unix socket have no name.
+trait Named {
+    fn of(peer: SocketAddr) -> Self;
+}
+
+impl Named for SocketAddr {
+    fn of(peer: SocketAddr) -> Self {
+        peer
+    }
+}
+
+impl Named for unix::SocketAddr {
+    fn of(_: SocketAddr) -> Self {
+        Self::from_pathname("").expect("the name that is none")
+    }
 }
 
 impl TcpListener {
     pub fn bind(_: SocketAddr) -> io::Result<Self> {
-        with(|it| {
-            it.take_descriptor()?;
-            it.listening.push(Listening {
-                token: None,
-                queue: Default::default(),
-                due: None,
-                is_closed: false,
-                accepted: 0,
-                accepted_turn: 0,
-            });
-            Ok(Self { at: it.listening.len() - 1 })
-        })
+        listen(false).map(|at| Self { at })
     }
-
-    pub fn from_std(_: std::net::TcpListener) -> Self {
-        Self::bind(([127, 0, 0, 1], 80).into()).expect("a descriptor")
-    }
-
-    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (at, peer) = with(|it| it.accept(self.at))?;
-        Ok((TcpStream { at }, peer))
-    }
-
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(([127, 0, 0, 1], 80).into())
-    }
-}
-
-impl Source for TcpListener {
-    fn register(&mut self, _: &Registry, token: Token, _: Interest) -> io::Result<()> {
-        with(|it| it.listening[self.at].token = Some(token));
-        Ok(())
-    }
-
-    fn reregister(&mut self, registry: &Registry, token: Token, i: Interest) -> io::Result<()> {
-        self.register(registry, token, i)
-    }
-
-    fn deregister(&mut self, _: &Registry) -> io::Result<()> {
-        with(|it| it.listening[self.at].token = None);
-        Ok(())
-    }
-}
-
-impl Drop for TcpListener {
-    fn drop(&mut self) {
-        with(|it| {
-            it.descriptors += 1;
-            let listening = &mut it.listening[self.at];
-            listening.is_closed = true;
-            listening.due = None;
-            for at in std::mem::take(&mut listening.queue) {
-                it.sockets[at].is_closed = true;
-                it.reset(at);
-                it.wake(at);
-                it.bury(at);
-            }
-        });
-    }
-}
-
-#[derive(Debug)]
-pub struct TcpStream {
-    at: usize,
 }
 
 impl TcpStream {
@@ -552,134 +672,24 @@ impl TcpStream {
         Ok(())
     }
 
-    pub fn shutdown(&self, _: Shutdown) -> io::Result<()> {
-        with(|it| {
-            it.note("shutdown", self.at as u64, 0);
-            it.sockets[self.at].is_shut = true;
-            it.wake(self.at);
-        });
-        Ok(())
-    }
-
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(with(|it| it.sockets[self.at].error.take()).map(io::Error::from_raw_os_error))
+        Ok(with(|it| it.sockets[self.at()].error.take()).map(io::Error::from_raw_os_error))
     }
 
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        Ok(with(|it| it.sockets[self.at].peer))
+        Ok(with(|it| it.sockets[self.at()].peer))
     }
 }
 
-impl Read for TcpStream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        with(|it| it.read(self.at, buffer))
-    }
-}
-
-impl Write for TcpStream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(bytes)])
-    }
-
-    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        with(|it| it.write(self.at, pieces))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Source for TcpStream {
-    fn register(&mut self, _: &Registry, token: Token, _: Interest) -> io::Result<()> {
-        with(|it| {
-            it.sockets[self.at].token = Some(token);
-            // As epoll does: what is so already is told.
-            it.edge(self.at);
-        });
-        Ok(())
-    }
-
-    fn reregister(&mut self, registry: &Registry, token: Token, i: Interest) -> io::Result<()> {
-        self.register(registry, token, i)
-    }
-
-    fn deregister(&mut self, _: &Registry) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for TcpStream {
-    fn drop(&mut self) {
-        with(|it| it.close(self.at));
-    }
-}
-
-/// Unix sockets are not simulated: to the loop they are TCP without an address.
-#[derive(Debug)]
-pub enum UnixListener {}
-
+/// The file of a unix socket is not simulated: a run has one that somebody else has opened.
 impl UnixListener {
     pub fn bind(_: &Path) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
-
-    pub fn from_std(_: std::os::unix::net::UnixListener) -> Self {
-        panic!("unix sockets are not simulated")
-    }
-
-    pub fn accept(&self) -> io::Result<(UnixStream, std::os::unix::net::SocketAddr)> {
-        match *self {}
-    }
-
-    pub fn local_addr(&self) -> io::Result<std::os::unix::net::SocketAddr> {
-        match *self {}
-    }
 }
-
-#[derive(Debug)]
-pub enum UnixStream {}
 
 impl UnixStream {
     pub fn connect(_: &Path) -> io::Result<Self> {
         Err(io::ErrorKind::ConnectionRefused.into())
     }
-
-    pub fn shutdown(&self, _: Shutdown) -> io::Result<()> {
-        match *self {}
-    }
 }
-
-impl Read for UnixStream {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        match *self {}
-    }
-}
-
-impl Write for UnixStream {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        match *self {}
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match *self {}
-    }
-}
-
-macro_rules! none {
-    ($($name:ident)+) => { $(
-        impl Source for $name {
-            fn register(&mut self, _: &Registry, _: Token, _: Interest) -> io::Result<()> {
-                match *self {}
-            }
-            fn reregister(&mut self, _: &Registry, _: Token, _: Interest) -> io::Result<()> {
-                match *self {}
-            }
-            fn deregister(&mut self, _: &Registry) -> io::Result<()> {
-                match *self {}
-            }
-        }
-    )+ };
-}
-
-none! { UnixListener UnixStream }

@@ -14,9 +14,11 @@
 
 mod mio;
 mod random;
+mod slots;
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -29,6 +31,8 @@ pub use mio::{
     Event, Events, Poll, Registry, Source, TcpListener, TcpStream, UnixListener, UnixStream, Waker,
 };
 pub use random::Random;
+pub(crate) use slots::Slab as Slots;
+pub use slots::looked;
 
 /// How often the machine does what it may do, of a thousand times; and how large it is.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +59,9 @@ pub struct Faults {
     pub read_max: usize,
     pub write_max: usize,
     pub accept_max: usize,
+    /// How long each accept, read and write takes, and each look at a client.
+    pub cost: Duration,
+    pub look: Duration,
 }
 
 /// What a peer finds when it looks.
@@ -84,8 +91,8 @@ struct Socket {
     is_reset: bool,
     /// A write was refused, so an edge is owed when there is room.
     is_full: bool,
-    /// When its event comes.
-    due: Option<Duration>,
+    /// When its event comes, and the how manieth it is of all.
+    due: Option<(Duration, u64)>,
     turn: u64,
     accepted_in: u64,
     reads: usize,
@@ -102,6 +109,8 @@ struct Listening {
     is_closed: bool,
     accepted: usize,
     accepted_turn: u64,
+    /// Its clients have no address.
+    is_unix: bool,
 }
 
 /// An event that names what is not there any more, or what has not changed.
@@ -118,8 +127,10 @@ pub(crate) struct Machine {
     faults: Faults,
     sockets: Slab<Socket>,
     listening: Vec<Listening>,
-    /// Sockets whose event is to come, each once.
-    pending: Vec<usize>,
+    /// Sockets whose event is to come, the next first, and some whose event has come; how many.
+    pending: BinaryHeap<Reverse<(Duration, u64, usize)>>,
+    pending_count: usize,
+    events_made: u64,
     ghosts: Vec<Ghost>,
     bell: Option<Token>,
     bell_due: Option<Duration>,
@@ -135,14 +146,85 @@ pub(crate) struct Machine {
     trace: Option<VecDeque<String>>,
     problems: Vec<String>,
     stale_told: u64,
-    served: usize,
+    work: Work,
+    /// How often clients had been looked at when the clock was read.
+    looked: u64,
     is_frozen: bool,
     excuses: u64,
     disturbed: Duration,
+    disturbed_before: Duration,
+}
+
+/// What the server has asked the machine for, from the beginning on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    pub turns: u64,
+    pub events: u64,
+    pub accepts: u64,
+    pub reads: u64,
+    pub writes: u64,
 }
 
 thread_local! {
     static MACHINE: RefCell<Machine> = RefCell::default();
+    static METER: Cell<Option<fn() -> isize>> = const { Cell::new(None) };
+    static ASIDE: Cell<Account> = const { Cell::new(Account { depth: 0, since: 0, bytes: 0 }) };
+}
+
+/// Memory that is not the server's: of the machine and of the peers.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    depth: u32,
+    since: isize,
+    bytes: isize,
+}
+
+/// As long as it lives what is allocated is not the server's.
+struct Aside(Option<fn() -> isize>);
+
+impl Aside {
+    fn begin() -> Self {
+        let meter = METER.get();
+        if let Some(meter) = meter {
+            let mut account = ASIDE.get();
+            if account.depth == 0 {
+                account.since = meter();
+            }
+            account.depth += 1;
+            ASIDE.set(account);
+        }
+        Self(meter)
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(meter) = self.0 {
+            let mut account = ASIDE.get();
+            account.depth -= 1;
+            if account.depth == 0 {
+                account.bytes += meter() - account.since;
+            }
+            ASIDE.set(account);
+        }
+    }
+}
+
+/// From here on it is counted what is not the server's, by what this says of all that is allocated.
+pub fn set_meter(meter: fn() -> isize) {
+    ASIDE.set(Account::default());
+    METER.set(Some(meter));
+}
+
+/// What this allocates is not the server's.
+pub fn aside<T>(act: impl FnOnce() -> T) -> T {
+    let _aside = Aside::begin();
+    act()
+}
+
+/// Bytes that are allocated and not the server's, since the meter was set.
+pub fn aside_bytes() -> isize {
+    ASIDE.get().bytes
 }
 
 static START: OnceLock<Instant> = OnceLock::new();
@@ -153,11 +235,12 @@ pub const BEGAN_MS: u64 = 1_800_000_000_000;
 const TRACE_LINES: usize = 1_000_000;
 
 fn with<T>(act: impl FnOnce(&mut Machine) -> T) -> T {
+    let _aside = Aside::begin();
     MACHINE.with(|it| act(&mut it.borrow_mut()))
 }
 
 pub(crate) fn now() -> Instant {
-    *START.get_or_init(Instant::now) + with(|it| it.now)
+    *START.get_or_init(Instant::now) + with(Machine::read_clock)
 }
 
 pub(crate) fn unix_time() -> Duration {
@@ -192,13 +275,17 @@ pub(crate) fn set_options(_: &TcpListener, _: Duration, _: usize) -> io::Result<
 
 /// Switches this thread's machine on, as new.
 pub fn begin(seed: u64, faults: Faults, is_traced: bool) {
+    let reserves = faults.descriptors > 10_000;
     with(|it| {
         *it = Machine {
             random: Random::new(seed),
             descriptors: faults.descriptors,
-            faults,
             hash: seed,
             trace: is_traced.then(VecDeque::new),
+            // Growing is to take no time from those who are measured.
+            sockets: Slab::with_capacity(if reserves { faults.descriptors } else { 0 }),
+            looked: looked(),
+            faults,
             ..Machine::default()
         };
     });
@@ -272,6 +359,11 @@ pub fn disturbed() -> Duration {
     with(|it| it.disturbed)
 }
 
+/// The same when this turn began.
+pub fn disturbed_before() -> Duration {
+    with(|it| it.disturbed_before)
+}
+
 /// Connections that the machine has ended itself.
 pub fn excuses() -> u64 {
     with(|it| it.excuses)
@@ -285,7 +377,7 @@ pub fn stale_told() -> u64 {
 /// Whether no event is on its way and nobody has anything to look at.
 pub fn is_quiet() -> bool {
     with(|it| {
-        it.pending.is_empty()
+        it.pending_count == 0
             && it.woken.is_empty()
             && it.bell_due.is_none()
             && it.listening.iter().all(|listening| listening.due.is_none())
@@ -301,12 +393,18 @@ pub fn census() -> (usize, usize, usize) {
     })
 }
 
-/// Server's ends in which bytes, or an end, wait to be read; and those that would take bytes.
-pub fn states() -> Vec<(SocketAddr, bool, bool)> {
+/// Server's ends, by their tokens: whether bytes, or an end, wait to be read; whether they would
+/// take bytes.
+pub fn states() -> Vec<(Token, bool, bool)> {
     with(|it| {
         let held = it.sockets.iter().filter(|(_, it)| it.is_accepted && !it.is_closed);
-        held.map(|(_, it)| (it.peer, it.is_readable(), it.has_room())).collect()
+        held.filter_map(|(_, it)| Some((it.token?, it.is_readable(), it.has_room()))).collect()
     })
+}
+
+/// What was done until now.
+pub fn work() -> Work {
+    with(|it| Work { turns: it.turn, ..it.work })
 }
 
 /// Those whose sockets have changed, each once.
@@ -323,6 +421,16 @@ pub fn take_woken() -> Vec<(usize, u32)> {
         }
         found
     })
+}
+
+/// Whether clients of this listener have no address.
+pub fn is_unix(listener: usize) -> bool {
+    with(|it| it.listening.get(listener).is_some_and(|it| it.is_unix))
+}
+
+/// How many wait at this listener.
+pub fn queued(listener: usize) -> usize {
+    with(|it| it.listening.get(listener).map_or(0, |it| it.queue.len()))
 }
 
 // What a peer does.
@@ -390,6 +498,7 @@ pub fn receive(at: usize, most: usize, out: &mut Vec<u8>) -> Found {
         let socket = &mut it.sockets[at];
         let count = most.min(socket.to_client.len());
         out.extend(socket.to_client.drain(..count));
+        give_back(&mut socket.to_client);
         if count > 0 {
             let has_room = socket.is_full && size - socket.to_client.len() >= size.div_ceil(3);
             socket.is_full &= !has_room;
@@ -442,6 +551,13 @@ pub fn leave(at: usize, is_rude: bool) {
     });
 }
 
+/// An idle socket is to be small.
+fn give_back(queue: &mut VecDeque<u8>) {
+    if queue.is_empty() && queue.capacity() > 64 {
+        *queue = VecDeque::new();
+    }
+}
+
 impl Socket {
     fn is_readable(&self) -> bool {
         !self.to_server.is_empty() || self.is_ended || self.is_reset
@@ -488,8 +604,10 @@ impl Machine {
         let due = self.when();
         let Some(socket) = self.sockets.get_mut(at) else { return };
         if socket.token.is_some() && socket.due.is_none() {
-            socket.due = Some(due);
-            self.pending.push(at);
+            self.events_made += 1;
+            socket.due = Some((due, self.events_made));
+            self.pending.push(Reverse((due, self.events_made, at)));
+            self.pending_count += 1;
         }
     }
 
@@ -516,11 +634,25 @@ impl Machine {
         let socket = &self.sockets[at];
         let is_queued = !socket.is_accepted && !socket.is_closed;
         if socket.is_gone && socket.is_closed && !is_queued && !socket.is_woken {
-            if socket.due.is_some() {
-                self.pending.retain(|it| *it != at);
-            }
+            self.pending_count -= usize::from(socket.due.is_some());
             self.sockets.remove(at);
         }
+    }
+
+    /// What the server has done since it last looked at the clock took time.
+    fn read_clock(&mut self) -> Duration {
+        if self.faults.look > Duration::ZERO {
+            let looks = u32::try_from(looked() - self.looked).unwrap_or(u32::MAX);
+            self.looked = looked();
+            self.now += self.faults.look * looks;
+        }
+        self.now
+    }
+
+    /// What the server has asked for takes time.
+    fn takes_time(&mut self) {
+        self.now += self.faults.cost;
+        self.disturbed += self.faults.cost;
     }
 
     fn take_descriptor(&mut self) -> io::Result<()> {
