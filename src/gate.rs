@@ -2,7 +2,7 @@
 //!
 //! It knows networks and numbers, no sockets and no clock. An address counts as long as a client of
 //! it is here; for IPv6 a whole /64 counts as one, since that is what one customer gets. What is
-//! remembered of an address that has left is gone five seconds later. Behind a trusted proxy the
+//! remembered of an address that has left is gone ten seconds later. Behind a trusted proxy the
 //! address is the one it forwards for, and is known with each request.
 //!
 //! Of a million clients most are the only one of their address: so those addresses stand in a set,

@@ -22,6 +22,8 @@ use crate::encodings::Encodings;
 use crate::error::PublishError;
 use crate::id::{After, ConnId, EntryId};
 use crate::limits::Limits;
+#[cfg(simulation)]
+use crate::message::Kind;
 use crate::message::Message;
 use crate::metrics::Held;
 use crate::tick::Tick;
@@ -73,6 +75,9 @@ pub struct Log {
     excess_bytes: usize,
     encodings: Encodings,
     limits: Limits,
+    /// What was appended since somebody looked.
+    #[cfg(simulation)]
+    pub(crate) appended: Vec<(Arc<str>, u64, (Kind, Vec<u8>), Option<ConnId>)>,
 }
 
 impl Log {
@@ -93,6 +98,8 @@ impl Log {
             excess_bytes: 0,
             encodings: Encodings::default(),
             limits,
+            #[cfg(simulation)]
+            appended: Vec::new(),
         }
     }
 
@@ -132,6 +139,13 @@ impl Log {
         let topic = self.topics.get_mut(number.0 as usize).expect("it was opened just now");
         self.bytes += topic.push(seq, message, except, key) + ENTRY_OVERHEAD_BYTES;
         self.entries += 1;
+        #[cfg(simulation)]
+        self.appended.push((
+            topic.name().clone(),
+            seq,
+            (message.kind(), message.as_bytes().to_vec()),
+            except,
+        ));
         if !topic.is_crowded {
             topic.is_crowded = true;
             self.crowded.push(number);

@@ -43,6 +43,7 @@ pub struct SeenTopic {
 }
 
 /// One entry of the log.
+#[derive(Debug, PartialEq)]
 pub struct SeenEntry {
     pub seq: u64,
     pub topic: String,
@@ -136,6 +137,19 @@ impl<H> Server<H> {
             is_paused: self.listeners.paused_until().is_some(),
             elapsed: hub.now - self.started,
         }
+    }
+
+    /// What was appended since the last time, even if it is no longer there.
+    pub fn appended(&mut self) -> Vec<SeenEntry> {
+        let appended = std::mem::take(&mut self.app.hub.log.appended).into_iter();
+        let seen = appended.map(|(topic, seq, (kind, payload), except)| SeenEntry {
+            seq,
+            topic: topic.to_string(),
+            kind,
+            payload,
+            except,
+        });
+        seen.collect()
     }
 
     /// The entries above this one, in the order of their topics.

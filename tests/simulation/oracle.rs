@@ -2,9 +2,8 @@
 //! may be given of it.
 //!
 //! A message is known by a number in its payload; from that all of it can be made again, so that a
-//! byte of another's is noticed. Its place in the log is told by the handler's publishing, by the
-//! answer to a request, by a look into the log after each turn. The few that came and went within
-//! one turn stay unknown, unless a client is given them.
+//! byte of another's is noticed. Its place in the log is told by the log's one door, even if it came
+//! and went within one turn; by the handler's publishing; by the answer to a request.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -141,7 +140,6 @@ impl Oracle {
         if let Some(except) = except {
             *place = except;
         }
-        self.newest = self.newest.max(seq);
     }
 
     /// Its place, if it can have no other.
@@ -154,8 +152,18 @@ impl Oracle {
         self.made[number].is_keyed = true;
     }
 
-    /// A look into the log.
-    pub fn look(&mut self, inside: &Inside, entries: Vec<SeenEntry>) {
+    /// A look into the log: what was appended in this turn, and what of it is there.
+    pub fn look(&mut self, inside: &Inside, appended: Vec<SeenEntry>, held: &[SeenEntry]) {
+        for entry in &appended {
+            self.newest += 1;
+            if entry.seq != self.newest {
+                self.problems.push(format!("{} was appended after {}", entry.seq, self.newest - 1));
+            }
+        }
+        if self.newest != inside.newest {
+            self.problems.push(format!("the newest is {}, not {}", inside.newest, self.newest));
+        }
+        self.compare(inside, &appended, held);
         for at in 0..self.topics.len() {
             let found = inside.topics.iter().find(|it| it.name == self.topics[at]);
             let known = self.places[at].last_key_value().map_or(0, |(last, _)| *last);
@@ -170,7 +178,7 @@ impl Oracle {
             self.floors[at] = (floor.max(self.floors[at].0), is_here);
         }
         // What attackers publish is theirs.
-        for entry in entries.into_iter().filter(|it| it.topic != "evil") {
+        for entry in appended.into_iter().filter(|it| it.topic != "evil") {
             match self.read(&entry.payload) {
                 Ok(number) => {
                     let made = &self.made[number];
@@ -183,7 +191,18 @@ impl Oracle {
                 Err(problem) => self.problems.push(format!("in the log: {problem}")),
             }
         }
-        self.newest = self.newest.max(inside.newest);
+    }
+
+    /// The log has what was appended and is above its topic's floor, and nothing else.
+    fn compare(&mut self, inside: &Inside, appended: &[SeenEntry], held: &[SeenEntry]) {
+        let floors: HashMap<&str, u64> =
+            inside.topics.iter().map(|it| (it.name.as_str(), it.floor)).collect();
+        let is_held = |it: &&SeenEntry| floors.get(&*it.topic).is_some_and(|floor| it.seq > *floor);
+        let mut held: Vec<&SeenEntry> = held.iter().collect();
+        held.sort_by_key(|it| it.seq);
+        if !appended.iter().filter(is_held).eq(held.iter().copied()) {
+            self.problems.push(format!("of {appended:?} the log has {held:?}"));
+        }
     }
 
     pub fn floor(&self, topic: usize) -> u64 {

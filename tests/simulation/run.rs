@@ -223,13 +223,9 @@ impl Plan {
             let rest = server.turn(None).map_err(|error| error.to_string())?;
             sum.turns += 1;
             let inside = server.inside();
-            if inside.newest > watch.seen {
-                let entries = server.entries_after(watch.seen);
-                oracle.borrow_mut().look(&inside, entries);
-                watch.seen = inside.newest;
-            } else {
-                oracle.borrow_mut().look(&inside, Vec::new());
-            }
+            let (appended, held) = (server.appended(), server.entries_after(watch.seen));
+            oracle.borrow_mut().look(&inside, appended, &held);
+            watch.seen = inside.newest;
             let mut problems = machine::problems();
             problems.append(&mut oracle.borrow_mut().problems);
             problems.extend(peers.borrow_mut().problem.take());
