@@ -166,13 +166,24 @@ impl Plan {
             let answer = limits.poll_bytes + limits.outbox;
             faults.write_max = limits.turn_write + answer + (256 << 10);
         }
-        let topics = r.between(1, 5) as usize;
+        let mut topics = r.between(1, 5) as usize;
         let ends_at = ms(r.between(3000, 9000));
         let drains_at = r.chance(200).then(|| ms(r.between(2000, 5000)));
         let listeners = r.pick(&[(1, 0), (1, 0), (1, 0), (1, 1), (1, 1), (0, 1)]);
         if r.chance(200) {
             // So a round of readers, or of those who are read, takes more than one turn.
             faults.cost = r.pick(&[Duration::from_micros(300), ms(1), ms(4)]);
+        }
+        let mut moods = moods;
+        if r.chance(60) {
+            // Many who read one topic of which little is kept, and rounds of many turns.
+            topics = 1;
+            limits.history = r.pick(&[0, 1, 3]);
+            (limits.turn_time, limits.turn_readers) = (ms(1), r.pick(&[1, 3]));
+            (limits.max_clients, limits.openings, limits.max_per_ip) = (10_000, 1000, 256);
+            faults.cost = r.pick(&[Duration::from_micros(300), ms(1)]);
+            (faults.to_client, faults.descriptors) = (64 << 10, 10_000);
+            moods.resize(moods.len() + 12, Mood::Good);
         }
         Self {
             seed,
