@@ -484,8 +484,17 @@ fn the_library_alone_needs_seven_crates_and_base64() {
         .map(|(name, _)| name)
         .collect();
     // data-encoding comes with tungstenite in any case.
-    let allowed =
-        ["bytes", "data-encoding", "httparse", "log", "mio", "slab", "socket2", "tungstenite"];
+    let allowed = [
+        "bytes",
+        "data-encoding",
+        "httparse",
+        "log",
+        "mio",
+        "simdutf8",
+        "slab",
+        "socket2",
+        "tungstenite",
+    ];
     assert_eq!(needed, allowed);
 }
 
