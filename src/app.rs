@@ -36,13 +36,17 @@ pub(crate) struct App<H> {
 }
 
 impl<H: Handler> App<H> {
-    /// Bytes into the connection, and its events, one by one, into the handler.
-    pub(crate) fn feed(&mut self, id: ConnId, mut input: &mut [u8]) {
+    /// Bytes into the connection, and its events, one by one, into the handler, until there are no
+    /// more (false) or so many bytes wait to be written (true).
+    pub(crate) fn feed(&mut self, id: ConnId, input: &mut &mut [u8], enough: usize) -> bool {
         loop {
             let hub = &mut self.hub;
-            let Some(client) = hub.clients.get_mut(id) else { return };
-            match client.connection.receive(&mut input, &mut hub.turn) {
-                None => return,
+            let Some(client) = hub.clients.get_mut(id) else { return false };
+            if client.connection.waiting_bytes() >= enough {
+                return true;
+            }
+            match client.connection.receive(input, &mut hub.turn) {
+                None => return false,
                 Some(Event::Request(request)) => self.request(id, request),
                 Some(Event::Text(text)) => self.message(id, Message::Text(&text)),
                 Some(Event::Binary(bytes)) => self.message(id, Message::Binary(&bytes)),

@@ -71,7 +71,8 @@
 //! one WebSocket. `deflate` (default): [`Config::deflate`], compression of WebSocket messages.
 //! `tls` (default): [`Config::tls`], https and wss. `files`: [`Config::root`], folders of static
 //! files.
-//! Without any: mio, tungstenite, slab, httparse, socket2, bytes, log and what these pull in.
+//! Without any: mio, tungstenite, slab, httparse, simdutf8, socket2, bytes, log and what these pull
+//! in.
 
 #![forbid(unsafe_code)]
 

@@ -250,10 +250,10 @@ limits! {
     ack_timeout: time = s(30), limit "ack-timeout", zero false;
 
     /// Bytes read from one client in one turn.
-    turn_read: bytes = 64 * KIB, limit "turn-read", zero false;
+    turn_read: bytes = 320 * KIB, limit "turn-read", zero false;
     /// Messages of one client handed to the handler in one turn.
     turn_messages: count = 256, limit "turn-messages", zero false;
-    /// Bytes written to one client in one turn.
+    /// Bytes written to one client in one turn, and as many while it is read.
     turn_write: bytes = 256 * KIB, limit "turn-write", zero false;
     /// Connections accepted by one listener in one turn.
     turn_accept: count = 64, limit "turn-accept", zero false;

@@ -21,6 +21,10 @@ const COPY_BYTES_MAX: usize = 512;
 /// A tail of this length becomes a chunk.
 const TAIL_BYTES_MAX: usize = 64 * 1024;
 
+/// So much memory an empty tail keeps at most: it grows in doubling, and a message may pass the
+/// length above.
+const TAIL_KEPT_MAX: usize = 2 * TAIL_BYTES_MAX;
+
 /// Pieces in one gathered write.
 const PIECES_MAX: usize = 32;
 
@@ -206,7 +210,7 @@ impl Outbox {
         self.chunks.clear();
         self.chunks.shrink_to(2 * PIECES_MAX);
         self.tail.clear();
-        self.tail.shrink_to(TAIL_BYTES_MAX);
+        self.tail.shrink_to(TAIL_KEPT_MAX);
         self.sent = 0;
         self.bytes = 0;
         self.messages = 0;
@@ -215,12 +219,19 @@ impl Outbox {
         self.is_counted = false;
     }
 
+    /// Gives back what memory not every outbox may keep.
+    pub(crate) fn shrink(&mut self) {
+        self.tail.shrink_to(TAIL_BYTES_MAX);
+    }
+
     /// Turns the tail into a chunk, so that what comes next begins one of its own.
     pub(crate) fn seal(&mut self) {
         if !self.tail.is_empty() {
             let messages = std::mem::take(&mut self.tail_messages);
-            let bytes = std::mem::take(&mut self.tail).into();
-            self.chunks.push_back(Chunk { bytes, messages });
+            let mut bytes = std::mem::take(&mut self.tail);
+            // It may wait for long, and only its length is counted.
+            bytes.shrink_to_fit();
+            self.chunks.push_back(Chunk { bytes: bytes.into(), messages });
         }
     }
 

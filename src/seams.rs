@@ -83,7 +83,7 @@ impl<H: Handler> Rehearsal<H> {
             return false;
         }
         if let Some(mut kept) = client.connection.take_kept(&hub.turn) {
-            self.app.feed(id, &mut kept);
+            self.app.feed(id, &mut &mut *kept, usize::MAX);
             return true;
         }
         if input.is_empty() || !client.connection.wants_input(&hub.turn) {
@@ -92,7 +92,7 @@ impl<H: Handler> Rehearsal<H> {
         let size = client.connection.input_bytes_max(&hub.turn).min(input.len());
         let (now, later) = input.split_at(size);
         *input = later;
-        self.app.feed(id, &mut now.to_vec());
+        self.app.feed(id, &mut now.to_vec().as_mut_slice(), usize::MAX);
         true
     }
 

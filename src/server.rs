@@ -28,6 +28,7 @@ use crate::handler::Handler;
 use crate::http::Refusal;
 use crate::hub::Hub;
 use crate::id::ConnId;
+use crate::limits::TAKE_BYTES;
 use crate::listeners::Listeners;
 use crate::metrics::{Held, Reason};
 use crate::net::{self, Events, Poll, Token, Waker};
@@ -323,8 +324,7 @@ impl<H: Handler> Server<H> {
             return self.make_busy(id);
         }
         if let Some(mut kept) = client.connection.take_kept(&self.app.hub.turn) {
-            self.app.hub.clients.touch(id);
-            return self.app.feed(id, &mut kept);
+            return self.feed(id, &mut kept);
         }
         if client.is_read_closed && client.connection.stage.is_held() {
             // Nobody waits any more; whatever else was sent, its answer would go nowhere.
@@ -359,7 +359,7 @@ impl<H: Handler> Server<H> {
                 } else {
                     client.is_readable = false;
                 }
-                self.app.feed(id, input.get_mut(..count).unwrap_or_default());
+                return self.feed(id, input.get_mut(..count).unwrap_or_default());
             }
             Ok(Received::Shaken) => {
                 counters.tls_handshakes += 1;
@@ -378,6 +378,22 @@ impl<H: Handler> Server<H> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => client.is_readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => self.make_busy(id),
             Err(error) => client.connection.abort(why_gone(&error)),
+        }
+        self.app.hub.clients.touch(id);
+    }
+
+    /// Into the connection, and what comes of it out again as soon as it is enough for a write: so
+    /// long the processor has it at hand.
+    fn feed(&mut self, id: ConnId, mut input: &mut [u8]) {
+        let (before, mut enough) = (self.app.hub.turn.counters.written_bytes, TAKE_BYTES);
+        let budget = self.app.hub.turn.limits.turn_write as u64;
+        while self.app.feed(id, &mut input, enough) {
+            let so_far = self.app.hub.turn.counters.written_bytes;
+            self.visit(id);
+            let written = self.app.hub.turn.counters.written_bytes;
+            if written == so_far || written - before >= budget {
+                enough = usize::MAX;
+            }
         }
         self.app.hub.clients.touch(id);
     }

@@ -179,6 +179,10 @@ impl Turn {
     pub(crate) fn take_back(&mut self, mut outbox: Box<Outbox>) {
         if self.spare.len() < SPARE_MAX {
             outbox.clear();
+            // The last is lent first, and so only that one has to be large.
+            if let Some(last) = self.spare.last_mut() {
+                last.shrink();
+            }
             self.spare.push(outbox);
         }
     }

@@ -99,7 +99,7 @@ impl Plan {
         limits.stall = r.pick(&[ms(1500), ms(4000)]);
         limits.wait_max = ms(3000);
         limits.drain = r.pick(&[ms(0), ms(1000), ms(4000)]);
-        limits.turn_read = r.pick(&[300, 4096, 64 << 10]);
+        limits.turn_read = r.pick(&[300, 4096, 64 << 10, 320 << 10]);
         limits.turn_messages = r.pick(&[1, 3, 1024]);
         limits.turn_write = r.pick(&[1000, 256 << 10]);
         limits.turn_accept = r.pick(&[1, 64]);
@@ -127,7 +127,8 @@ impl Plan {
         faults.to_client = r.pick(&[300, 3000, 64 << 10, 1 << 20]);
         let answer = limits.poll_bytes + limits.outbox_soft.max(limits.outbox);
         faults.read_max = limits.turn_read;
-        faults.write_max = limits.turn_write + answer + (64 << 10) + 4 * limits.max_message;
+        // Once while it is read, and once more.
+        faults.write_max = 2 * limits.turn_write + answer + (64 << 10) + 4 * limits.max_message;
         faults.accept_max = limits.turn_accept;
         let count = match r.below(60) {
             0 => r.between(80, 200),
@@ -164,7 +165,7 @@ impl Plan {
             (faults.short_write, faults.would_block) = (0, 0);
             (faults.to_server, faults.to_client) = (64 << 10, 1 << 20);
             let answer = limits.poll_bytes + limits.outbox;
-            faults.write_max = limits.turn_write + answer + (256 << 10);
+            faults.write_max = 2 * limits.turn_write + answer + (256 << 10);
         }
         let mut topics = r.between(1, 5) as usize;
         let ends_at = ms(r.between(3000, 9000));
