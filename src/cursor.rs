@@ -92,7 +92,7 @@ impl Readings {
 
 /// Up to this size several frames are copied into one piece that all readers share; above it each
 /// frame is a piece of the gathered write.
-const JOIN_BYTES_MAX: usize = 16 * 1024;
+const JOIN_BYTES_MAX: usize = 64 * 1024;
 
 impl Cursor {
     /// Reads one more topic from `seen` on; `place` is where the topic's list of readers has it.
