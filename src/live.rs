@@ -14,7 +14,7 @@ use crate::exchange::Upgrade;
 use crate::http::Refusal;
 use crate::id::{ConnId, EntryId};
 use crate::log::Log;
-use crate::message::{Kind, Message, put_frame_head};
+use crate::message::{FRAME_HEAD_MAX, Kind, Message, put_frame_head};
 use crate::metrics::{Held, Reason};
 use crate::outgoing::Outgoing;
 use crate::session::{self, Reference, Session};
@@ -68,6 +68,10 @@ pub(crate) enum Heard<'s> {
     /// The peer broke a rule and has been told. Nothing it says counts any more.
     Failed(Fault),
 }
+
+/// A message that is longer than this is a piece of its own: it is copied once, into what is
+/// exactly as long, and not moved when more is put behind it.
+const LONG_BYTES: usize = 32 * 1024;
 
 const NO_PONG: Fault =
     Fault { code: CloseCode::Policy, why: Reason::PongTimeout, text: "no pong came in time" };
@@ -259,7 +263,14 @@ impl Live {
         {
             return out.outbox(turn).push(frame.into());
         }
-        out.outbox(turn).write_with(|out| {
+        let outbox = out.outbox(turn);
+        if payload.len() > LONG_BYTES {
+            let mut frame = Vec::with_capacity(FRAME_HEAD_MAX + payload.len());
+            put_frame_head(&mut frame, kind.into(), payload.len());
+            frame.extend_from_slice(payload);
+            return outbox.push(frame.into());
+        }
+        outbox.write_with(|out| {
             put_frame_head(out, kind.into(), payload.len());
             out.extend_from_slice(payload);
         });
