@@ -7,7 +7,7 @@
 //! What a header proves wrong is refused at the header, before its payload. After a [`Fault`]
 //! the caller must not come back: nothing behind it can be trusted.
 //!
-//! tungstenite parses the header and knows opcodes and close codes; the message is assembled here
+//! tungstenite knows opcodes, close codes and our own headers; the message is assembled here
 //! because its `WebSocket` never yields on endless fragments, reserves the declared length, and
 //! keeps a buffer per client (see `docs/architecture.md`).
 
@@ -142,13 +142,29 @@ struct Partial {
 /// A frame, as its header tells.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
-    opcode: OpCode,
-    is_final: bool,
-    is_deflated: bool,
-    mask: [u8; 4],
+    /// The first byte. It is taken apart when that is asked for, as many small fields are slow to
+    /// hand on.
+    first: u8,
+    /// The masking key; its first byte is the lowest.
+    mask: u32,
     /// Bytes of the payload that have not arrived yet.
     missing: usize,
     arrived: usize,
+}
+
+impl Frame {
+    fn opcode(self) -> OpCode {
+        OpCode::from(self.first & 0x0f)
+    }
+
+    fn is_final(self) -> bool {
+        self.first & 0x80 != 0
+    }
+
+    /// RSV1: its message is compressed.
+    fn is_deflated(self) -> bool {
+        self.first & 0x40 != 0
+    }
 }
 
 impl WebSocket {
@@ -211,24 +227,24 @@ impl WebSocket {
         check_frame(&frame, length, in_message.is_some())?;
         let is_whole = length <= input.len() as u64;
         frame.missing = usize::try_from(length).unwrap_or(usize::MAX);
-        if let OpCode::Data(_) = frame.opcode {
+        if let OpCode::Data(_) = frame.opcode() {
             let begun = self.partial.as_ref().filter(|_| in_message.is_some());
             let before = begun.map_or(0, |partial| partial.bytes() as u64);
             // What is compressed may be longer than what comes of it; there the limit holds then.
-            let most = match begun.map_or(frame.is_deflated, |partial| partial.is_deflated) {
+            let most = match begun.map_or(frame.is_deflated(), |partial| partial.is_deflated) {
                 true => deflate::bound(limits.max_message),
                 false => limits.max_message,
             };
             if length > (most as u64).saturating_sub(before) {
                 return Err(TOO_BIG);
             }
-            if in_message.is_none() && frame.is_final && is_whole {
+            if in_message.is_none() && frame.is_final() && is_whole {
                 return whole_message(frame, take(input, frame.missing)).map(Some);
             }
         } else if is_whole {
             let payload = take(input, frame.missing);
             unmask(payload, frame.mask, 0);
-            return control(frame.opcode, Cow::Borrowed(payload)).map(Some);
+            return control(frame.opcode(), Cow::Borrowed(payload)).map(Some);
         }
         self.partial(limits, now).begin(frame, input.len(), limits)?;
         match self.partial.as_deref_mut() {
@@ -304,12 +320,12 @@ impl Partial {
     /// `at_hand`: bytes that have arrived behind the header.
     fn begin(&mut self, frame: Frame, at_hand: usize, limits: &Limits) -> Result<(), Fault> {
         self.frame = Some(frame);
-        let OpCode::Data(data) = frame.opcode else {
+        let OpCode::Data(data) = frame.opcode() else {
             return Ok(());
         };
         if let Some(kind) = kind_of(data) {
             self.message = Some(kind);
-            self.is_deflated = frame.is_deflated;
+            self.is_deflated = frame.is_deflated();
         }
         self.fragments += 1;
         if self.fragments > limits.fragments {
@@ -337,14 +353,14 @@ impl Partial {
         frame.arrived += payload.len();
         self.frame = Some(frame).filter(|frame| frame.missing > 0);
         let is_whole = self.frame.is_none();
-        if let OpCode::Control(_) = frame.opcode {
+        if let OpCode::Control(_) = frame.opcode() {
             self.control.extend_from_slice(payload);
             return match is_whole {
-                true => control(frame.opcode, std::mem::take(&mut self.control).into()).map(Some),
+                true => control(frame.opcode(), std::mem::take(&mut self.control).into()).map(Some),
                 false => Ok(None),
             };
         }
-        let is_end = is_whole && frame.is_final;
+        let is_end = is_whole && frame.is_final();
         match self.is_text() {
             true => self.take_text(payload, is_end)?,
             false => self.payload.extend_from_slice(payload),
@@ -445,27 +461,29 @@ fn parse_head(bytes: &[u8], takes_deflated: bool) -> Result<Option<(Frame, u64, 
     if first & 0x08 != 0 && usize::from(short) > CONTROL_BYTES_MAX {
         return Err(protocol("a control frame over 125 bytes"));
     }
-    let mut cursor = Cursor::new(bytes);
-    let (header, length) = match FrameHeader::parse(&mut cursor) {
-        Ok(Some(parsed)) => parsed,
-        Ok(None) => return Ok(None),
-        Err(_) => return Err(protocol("a frame header that cannot be")),
+    let rest = bytes.get(2..).unwrap_or_default();
+    // Each length is one load. `FrameHeader::parse` puts it together in memory, and what is read
+    // from there waits for all that was written before: a tenth of an echo of 1 KiB.
+    let Some((length, rest)) = (match short {
+        126 => rest.split_first_chunk().map(|(it, rest)| (u16::from_be_bytes(*it).into(), rest)),
+        127 => rest.split_first_chunk().map(|(it, rest)| (u64::from_be_bytes(*it), rest)),
+        _ => Some((u64::from(short), rest)),
+    }) else {
+        return Ok(None);
+    };
+    let Some((mask, rest)) = rest.split_first_chunk::<4>() else {
+        return Ok(None);
     };
     if (short == 126 && length < 126) || (short == 127 && length < 65_536) || length >> 63 != 0 {
         return Err(protocol("a length in more bytes than it needs, or with its first bit set"));
     }
-    let Some(mask) = header.mask else {
-        return Err(protocol("a frame that is not masked"));
-    };
-    let FrameHeader { opcode, is_final, rsv1: is_deflated, .. } = header;
-    let frame = Frame { opcode, is_final, is_deflated, mask, missing: 0, arrived: 0 };
-    let taken = usize::try_from(cursor.position()).unwrap_or(bytes.len());
-    Ok(Some((frame, length, taken)))
+    let frame = Frame { first: *first, mask: u32::from_le_bytes(*mask), missing: 0, arrived: 0 };
+    Ok(Some((frame, length, bytes.len() - rest.len())))
 }
 
 /// What is wrong with this frame at this place of the stream.
 fn check_frame(frame: &Frame, length: u64, in_message: bool) -> Result<(), Fault> {
-    match frame.opcode {
+    match frame.opcode() {
         OpCode::Data(Data::Continue) if !in_message => {
             Err(protocol("a continuation of no message"))
         }
@@ -489,8 +507,8 @@ fn kind_of(data: Data) -> Option<Kind> {
 /// A message that is one frame: unmasked where it stands.
 fn whole_message(frame: Frame, payload: &mut [u8]) -> Result<Incoming<'_>, Fault> {
     unmask(payload, frame.mask, 0);
-    match frame.opcode {
-        OpCode::Data(data) if frame.is_deflated => {
+    match frame.opcode() {
+        OpCode::Data(data) if frame.is_deflated() => {
             let kind = kind_of(data).unwrap_or(Kind::Binary);
             Ok(Incoming::Deflated(kind, Cow::Borrowed(payload)))
         }
@@ -528,17 +546,17 @@ fn close(payload: &[u8]) -> Result<Incoming<'static>, Fault> {
 }
 
 /// Undoes the masking (RFC 6455 §5.3) of bytes that begin `offset` bytes into their payload.
-fn unmask(payload: &mut [u8], mut mask: [u8; 4], offset: usize) {
-    mask.rotate_left(offset % 4);
-    let [a, b, c, d] = mask;
-    let key = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+fn unmask(payload: &mut [u8], mask: u32, offset: usize) {
+    let turned = [0, 8, 16, 24].get(offset % 4).copied().unwrap_or(0);
+    let mask = u64::from(mask.rotate_right(turned));
+    let key = mask << 32 | mask;
     let mut words = payload.chunks_exact_mut(8);
     for word in &mut words {
         if let Some(word) = word.first_chunk_mut::<8>() {
-            *word = (u64::from_ne_bytes(*word) ^ key).to_ne_bytes();
+            *word = (u64::from_le_bytes(*word) ^ key).to_le_bytes();
         }
     }
-    for (byte, mask) in words.into_remainder().iter_mut().zip(mask.iter().cycle()) {
+    for (byte, mask) in words.into_remainder().iter_mut().zip(key.to_le_bytes()) {
         *byte ^= mask;
     }
 }
