@@ -102,6 +102,9 @@ const DUE_SHARE: u32 = 8;
 
 /// Places of a list that is reused that are never given back.
 pub(crate) const PLACES_MIN: usize = 4096;
+/// So many bytes of answers leave as soon as all that was read is looked at, with the outbox that
+/// the one before has just given back; fewer wait for what else the turn brings.
+const ANSWER_BYTES: usize = 4096;
 
 /// Events taken from the system at once.
 const EVENTS: usize = 4096;
@@ -395,7 +398,12 @@ impl<H: Handler> Server<H> {
                 enough = usize::MAX;
             }
         }
-        self.app.hub.clients.touch(id);
+        let Some(client) = self.app.hub.clients.get_mut(id) else { return };
+        if client.connection.waiting_bytes() >= ANSWER_BYTES {
+            self.visit(id);
+        } else {
+            self.app.hub.clients.touch(id);
+        }
     }
 
     fn make_busy(&mut self, id: ConnId) {
