@@ -38,7 +38,7 @@ SEED ?=
 SEEDS ?= 10000
 CLIENTS ?=
 
-simulate: ## the loop on a machine made of memory: SEEDS=10000, or one again: SEED=42
+simulate: ## the loop on a machine made of memory: SEEDS=10000, or one again: SEED=2607
 	$(SIMULATION) --test simulation $(if $(SEED),,--test crowd) -- --nocapture --test-threads=1
 
 simulate-crowd: ## the same with so many clients at once: CLIENTS=1000000 takes minutes, and 1 GB
