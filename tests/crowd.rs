@@ -17,6 +17,7 @@ mod crowd;
 use std::alloc::System;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use crowd::Crowd;
@@ -51,8 +52,13 @@ fn allocated() -> isize {
     stats.bytes_allocated.wrapping_sub(stats.bytes_deallocated).cast_signed()
 }
 
-/// Processor time of this thread, in ns.
+/// Processor time of this thread, in ns. Valgrind cannot ask for it: none with `POUSSE_CLOCK=no`.
 fn spent() -> u64 {
+    static HAS_NONE: LazyLock<bool> =
+        LazyLock::new(|| std::env::var("POUSSE_CLOCK").is_ok_and(|it| it == "no"));
+    if *HAS_NONE {
+        return 0;
+    }
     let time = clock_gettime(ClockId::ThreadCPUTime);
     u64::try_from(time.tv_sec * 1_000_000_000 + time.tv_nsec).unwrap()
 }
@@ -172,14 +178,9 @@ impl Run {
         }
         let from = usize::try_from(now.turns).unwrap() * 16 % (self.count + 1);
         for client in self.server.some(from, 16) {
-            let is_passed = client.deadline <= self.server.now();
-            let is_armed = client.deadline == Tick::NEVER || client.armed <= client.deadline;
-            assert!(
-                client.is_listed || is_armed && !is_passed,
-                "{client:?} at {:?}, {looked} looks, {came} due, {:?}",
-                self.server.now(),
-                self.server.lists()
-            );
+            let due = client.deadline.max(Tick(self.server.now().0 + 1));
+            let is_armed = client.deadline == Tick::NEVER || client.armed <= due;
+            assert!(client.is_listed || is_armed, "{client:?} at {:?}", self.server.now());
             assert!(!client.is_lost, "{client:?}");
         }
     }
@@ -350,14 +351,15 @@ fn with_as_much_to_do_as_a_million_make_an_innocent_waits_a_little() {
     run.flooded();
 }
 
-/// Under `valgrind --tool=callgrind --toggle-collect='*one_turn*' --toggle-collect='*Crowd*step*'`
-/// what is counted are the instructions of the server, and of the machine.
+/// Also under valgrind (`docs/performance.md`), where the instructions are counted of `one_turn`
+/// without those of the peers.
 #[test]
 fn what_a_delivery_costs() {
     let count = clients(1000);
-    let mut run = Run::new(count, PING);
+    // No deadline comes while it is measured.
+    let mut run = Run::new(count, Duration::from_secs(3600));
     run.turn_until(|crowd| crowd.open == count);
-    run.turn_for(Duration::from_secs(40));
+    run.turn_for(Duration::from_secs(12));
     let times = (100_000 / count).clamp(1, 1000);
     let mut ns = 0;
     for _ in 0..times {

@@ -300,6 +300,21 @@ fn only_the_loop_reads_the_clock() {
     none(&broken);
 }
 
+/// What a build without the simulation has of the seam: names of mio's, and calls that leave none.
+#[test]
+fn the_seam_of_the_simulation_is_names_and_calls_that_are_inlined() {
+    let text = fs::read_to_string(root("src/net.rs")).unwrap();
+    let (_, real) = text.split_once("mod real {").unwrap();
+    let lines: Vec<&str> = real.lines().map(str::trim).collect();
+    let is_fn = |line: &str| line.starts_with("pub(crate) fn ") || line.starts_with("fn ");
+    let calls = lines.windows(2).filter(|pair| pair.last().is_some_and(|line| is_fn(line)));
+    let (inlined, others): (Vec<&[&str]>, Vec<&[&str]>) =
+        calls.partition(|pair| pair.first() == Some(&"#[inline(always)]"));
+    let broken: Vec<String> = others.iter().map(|it| format!("src/net.rs: {it:?}")).collect();
+    none(&broken);
+    assert!(inlined.len() >= 4 && !real.contains("dyn "), "{}", inlined.len());
+}
+
 #[test]
 fn no_line_is_wider_than_a_hundred_columns() {
     let mut broken = Vec::new();

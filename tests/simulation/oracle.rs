@@ -2,8 +2,8 @@
 //! may be given of it.
 //!
 //! A message is known by a number in its payload; from that all of it can be made again, so that a
-//! byte of another's is noticed. Its place in the log is told by the log's one door, even if it
-//! came and went within one turn; by the handler's publishing; by the answer to a request.
+//! byte of another's is noticed. Its place is told by the log's one door, even if it came and went
+//! within one turn; by the handler's publishing; by the answer to a request.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
