@@ -61,7 +61,8 @@
 //!     deadlines   who must be looked at by when  bucket     how much at once
 //!     drain       who is told of the end when    tls        a certificate and its key
 //!     exposition  metrics as text                deflate     messages made shorter
-//!     busy        who is to be read, in order     told       what the log hears of now and then
+//!     busy        who is to be read, in order    told        what the log hears of now and then
+//!     spare       memory of long messages
 //!  0  id  message  error  metrics  limits  net  network  tick  json  input  percent  process
 //! ```
 //!
@@ -136,6 +137,7 @@ mod routes;
 mod seams;
 mod server;
 mod session;
+mod spare;
 mod stage;
 mod stream;
 mod tick;
@@ -184,6 +186,7 @@ pub mod seam {
     pub use crate::outbox::{Flush, Outbox, Sink};
     pub use crate::routes::{Rules, handshake};
     pub use crate::seams::*;
+    pub use crate::spare::Spare;
     pub use crate::stream::Stream;
     pub use crate::tick::Tick;
     pub use crate::topic::{Entry, Form, Topic, TopicNumber};

@@ -69,8 +69,7 @@ pub(crate) enum Heard<'s> {
     Failed(Fault),
 }
 
-/// A message that is longer than this is a piece of its own: it is copied once, into what is
-/// exactly as long, and not moved when more is put behind it.
+/// A message that is longer than this is a piece of its own.
 const LONG_BYTES: usize = 32 * 1024;
 
 const NO_PONG: Fault =
@@ -123,7 +122,8 @@ impl Live {
     ) -> Heard<'s> {
         turn.inflated_bytes = 0;
         loop {
-            let received = match self.frames.receive(input, &turn.limits, turn.now) {
+            let received = match self.frames.receive(input, &turn.limits, turn.now, &mut turn.spare)
+            {
                 Ok(Some(incoming @ Incoming::Deflated(..))) if !self.is_closing => {
                     turn.inflated(incoming).map(Some)
                 }
@@ -263,14 +263,16 @@ impl Live {
         {
             return out.outbox(turn).push(frame.into());
         }
-        let outbox = out.outbox(turn);
         if payload.len() > LONG_BYTES {
-            let mut frame = Vec::with_capacity(FRAME_HEAD_MAX + payload.len());
+            // A piece of its own is copied once, and not moved when more is put behind it.
+            let bytes = FRAME_HEAD_MAX + payload.len();
+            let mut frame = turn.spare.lend(bytes);
+            frame.reserve_exact(bytes);
             put_frame_head(&mut frame, kind.into(), payload.len());
             frame.extend_from_slice(payload);
-            return outbox.push(frame.into());
+            return out.outbox(turn).push(frame.into());
         }
-        outbox.write_with(|out| {
+        out.outbox(turn).write_with(|out| {
             put_frame_head(out, kind.into(), payload.len());
             out.extend_from_slice(payload);
         });

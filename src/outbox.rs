@@ -65,6 +65,8 @@ pub struct Outbox {
     is_told: bool,
     /// That its client is not read for what waits has been counted.
     is_counted: bool,
+    /// The memory of a long piece that is written, and that nobody shares.
+    emptied: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -224,6 +226,11 @@ impl Outbox {
         self.tail.shrink_to(TAIL_BYTES_MAX);
     }
 
+    /// Memory that is free to be used again.
+    pub(crate) fn take_emptied(&mut self) -> Option<Vec<u8>> {
+        self.emptied.take()
+    }
+
     /// Turns the tail into a chunk, so that what comes next begins one of its own.
     pub(crate) fn seal(&mut self) {
         if !self.tail.is_empty() {
@@ -267,7 +274,12 @@ impl Outbox {
             }
             self.sent -= first.bytes.len();
             self.messages -= first.messages;
-            self.chunks.pop_front();
+            // Else it is shared, as a rule.
+            let written = self.chunks.pop_front().filter(|it| it.messages > 0);
+            if let Some(Ok(mut bytes)) = written.map(|it| it.bytes.try_into_mut()) {
+                bytes.clear();
+                self.emptied = Some(bytes.into());
+            }
         }
         if self.sent == self.tail.len() {
             self.tail.clear();

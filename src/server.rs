@@ -244,7 +244,7 @@ impl<H: Handler> Server<H> {
         }
         let drain = self.drain.as_ref().map_or(Tick::NEVER, Drain::deadline);
         let tick = self.deadlines.soonest().min(hub.log.deadline());
-        let tick = tick.min(drain).min(self.openings_due).min(hub.turn.next_telling());
+        let tick = tick.min(drain).min(self.openings_due).min(hub.turn.deadline());
         let tick = (tick != Tick::NEVER).then(|| self.started + tick.since_start());
         let wake = hub.wakes.peek().map(|Reverse((at, ..))| *at);
         let paused = self.listeners.paused_until();

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use crate::config::Config;
 use crate::deflate::{self, Deflate, Window};
 use crate::id::ConnId;
-use crate::limits::Limits;
+use crate::limits::{Limits, TAKE_BYTES};
 use crate::message::Kind;
 use crate::metrics::{Counters, Held};
 use crate::origin::Origins;
 use crate::outbox::Outbox;
 use crate::response::{self, DATE_BYTES};
+use crate::spare::Spare;
 use crate::tick::Tick;
 use crate::told::HeldLimits;
 use crate::topic::{Form, TopicNumber};
@@ -47,12 +48,14 @@ pub struct Turn {
     deflate_left: usize,
     /// Bytes that this client's messages were taken out to, since it was last asked what they cost.
     pub(crate) inflated_bytes: u64,
+    /// Memory of long messages.
+    pub(crate) spare: Spare,
     /// Room for a content that is put together before its length can be written.
     pub(crate) content: Vec<u8>,
     unix_s: u64,
     date: (u64, [u8; DATE_BYTES]),
     #[expect(clippy::vec_box, reason = "clients keep outboxes boxed; they go to and fro whole")]
-    spare: Vec<Box<Outbox>>,
+    outboxes: Vec<Box<Outbox>>,
     joined: Vec<Joined>,
 }
 
@@ -83,7 +86,8 @@ impl Turn {
             content: Vec::new(),
             unix_s: 0,
             date: (u64::MAX, [0; DATE_BYTES]),
-            spare: Vec::new(),
+            outboxes: Vec::new(),
+            spare: Spare::default(),
             joined: Vec::new(),
         }
     }
@@ -91,6 +95,7 @@ impl Turn {
     /// Begins the next turn.
     pub fn begin(&mut self, now: Tick, unix_s: u64) {
         self.now = now;
+        self.spare.leave(now);
         self.unix_s = unix_s;
         self.handshakes_left = self.limits.turn_handshakes;
         self.deflate_left = deflate::TURN_BYTES;
@@ -98,14 +103,14 @@ impl Turn {
 
     /// Ends a turn: what limits have held is told, if it is time for it.
     pub(crate) fn tell(&mut self) {
-        if self.next_telling() <= self.now {
+        if self.told.due(&self.counters) <= self.now {
             self.told.tell(&self.counters, self.now);
         }
     }
 
-    /// When there will be something to tell.
-    pub(crate) fn next_telling(&self) -> Tick {
-        self.told.due(&self.counters)
+    /// When there will be something to tell, or memory to give back.
+    pub(crate) fn deadline(&self) -> Tick {
+        self.told.due(&self.counters).min(self.spare.deadline())
     }
 
     /// Whether one more step of a handshake fits into this turn; it is counted.
@@ -139,20 +144,26 @@ impl Turn {
     pub(crate) fn inflated<'s>(&mut self, incoming: Incoming<'s>) -> Result<Incoming<'s>, Fault> {
         let max = self.limits.max_message;
         let before = self.counters.inflated_bytes;
+        let came = match &incoming {
+            Incoming::Deflated(_, payload) => payload.len() as u64,
+            _ => 0,
+        };
         let incoming = incoming.inflated(&mut self.deflate, max, &mut self.counters)?;
-        self.inflated_bytes += self.counters.inflated_bytes - before;
+        // Many bytes can become none, and take as long.
+        self.inflated_bytes += came.max(self.counters.inflated_bytes - before);
         Ok(incoming)
     }
 
     /// How many messages more a client may send in this turn, if it was `left` before this one. A
-    /// few bytes can become many: when so many were taken out as are read in a turn, it is over.
+    /// few bytes can become many: when 64 KiB were taken out, or `turn-read`, it is over.
     pub(crate) fn messages_left(&mut self, left: u32) -> u32 {
         let inflated = std::mem::take(&mut self.inflated_bytes);
         if inflated == 0 {
             return left.saturating_sub(1);
         }
         let share = (self.limits.turn_messages as u64).saturating_mul(inflated);
-        let cost = (share / (self.limits.turn_read as u64).max(1)).saturating_add(1);
+        let most = self.limits.turn_read.min(TAKE_BYTES) as u64;
+        let cost = (share / most.max(1)).saturating_add(1);
         left.saturating_sub(u32::try_from(cost).unwrap_or(u32::MAX))
     }
 
@@ -173,17 +184,22 @@ impl Turn {
     }
 
     pub(crate) fn lend(&mut self) -> Box<Outbox> {
-        self.spare.pop().unwrap_or_default()
+        self.outboxes.pop().unwrap_or_default()
+    }
+
+    /// Takes the memory of a message that is through.
+    pub(crate) fn take_memory(&mut self, buffer: Vec<u8>) {
+        self.spare.take_back(buffer, self.now);
     }
 
     pub(crate) fn take_back(&mut self, mut outbox: Box<Outbox>) {
-        if self.spare.len() < SPARE_MAX {
+        if self.outboxes.len() < SPARE_MAX {
             outbox.clear();
             // The last is lent first, and so only that one has to be large.
-            if let Some(last) = self.spare.last_mut() {
+            if let Some(last) = self.outboxes.last_mut() {
                 last.shrink();
             }
-            self.spare.push(outbox);
+            self.outboxes.push(outbox);
         }
     }
 

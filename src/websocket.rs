@@ -24,6 +24,7 @@ use crate::input::take;
 use crate::limits::Limits;
 use crate::message::{Kind, put_frame_head};
 use crate::metrics::{Counters, Reason};
+use crate::spare::Spare;
 use crate::tick::Tick;
 
 /// What a peer sent.
@@ -184,11 +185,12 @@ impl WebSocket {
         input: &mut &'s mut [u8],
         limits: &Limits,
         now: Tick,
+        spare: &mut Spare,
     ) -> Result<Option<Incoming<'s>>, Fault> {
         while !input.is_empty() {
             let incoming = match self.partial.as_deref_mut().filter(|it| it.frame.is_some()) {
                 Some(partial) => partial.receive_payload(input)?,
-                None => self.receive_frame(input, limits, now)?,
+                None => self.receive_frame(input, limits, now, spare)?,
             };
             if self.partial.as_ref().is_some_and(|partial| partial.is_idle()) {
                 self.partial = None;
@@ -219,6 +221,7 @@ impl WebSocket {
         input: &mut &'s mut [u8],
         limits: &Limits,
         now: Tick,
+        spare: &mut Spare,
     ) -> Result<Option<Incoming<'s>>, Fault> {
         let Some((mut frame, length)) = self.receive_head(input, limits, now)? else {
             return Ok(None);
@@ -246,7 +249,7 @@ impl WebSocket {
             unmask(payload, frame.mask, 0);
             return control(frame.opcode(), Cow::Borrowed(payload)).map(Some);
         }
-        self.partial(limits, now).begin(frame, input.len(), limits)?;
+        self.partial(limits, now).begin(frame, limits, spare)?;
         match self.partial.as_deref_mut() {
             Some(partial) => partial.receive_payload(input),
             None => Ok(None),
@@ -317,8 +320,7 @@ impl Partial {
         self.text.capacity() + self.payload.capacity()
     }
 
-    /// `at_hand`: bytes that have arrived behind the header.
-    fn begin(&mut self, frame: Frame, at_hand: usize, limits: &Limits) -> Result<(), Fault> {
+    fn begin(&mut self, frame: Frame, limits: &Limits, spare: &mut Spare) -> Result<(), Fault> {
         self.frame = Some(frame);
         let OpCode::Data(data) = frame.opcode() else {
             return Ok(());
@@ -326,15 +328,15 @@ impl Partial {
         if let Some(kind) = kind_of(data) {
             self.message = Some(kind);
             self.is_deflated = frame.is_deflated();
+            let room = spare.lend(frame.missing);
+            match self.is_text() {
+                true => self.text = String::from_utf8(room).unwrap_or_default(),
+                false => self.payload = room,
+            }
         }
         self.fragments += 1;
         if self.fragments > limits.fragments {
             return Err(TOO_MANY_FRAGMENTS);
-        }
-        let reserved = frame.missing.min(RESERVE_BYTES_MAX.max(at_hand));
-        match self.is_text() {
-            true => self.text.reserve(reserved),
-            false => self.payload.reserve(reserved),
         }
         Ok(())
     }
@@ -360,6 +362,7 @@ impl Partial {
                 false => Ok(None),
             };
         }
+        self.make_room(payload.len(), payload.len() + frame.missing);
         let is_end = is_whole && frame.is_final();
         match self.is_text() {
             true => self.take_text(payload, is_end)?,
@@ -370,6 +373,22 @@ impl Partial {
 
     fn is_text(&self) -> bool {
         self.message == Some(Kind::Text) && !self.is_deflated
+    }
+
+    /// Room for so many bytes, of a frame that brings so many. What it promises takes no memory;
+    /// but where more is needed, it is not much more than the frame needs.
+    fn make_room(&mut self, bytes: usize, promised: usize) {
+        let (length, capacity) = match self.is_text() {
+            true => (self.text.len(), self.text.capacity()),
+            false => (self.payload.len(), self.payload.capacity()),
+        };
+        if capacity - length < bytes {
+            let more = promised.min(bytes.max(length).max(RESERVE_BYTES_MAX));
+            match self.is_text() {
+                true => self.text.reserve_exact(more),
+                false => self.payload.reserve_exact(more),
+            }
+        }
     }
 
     /// Checks what is new, so that bad text is refused where it stands and not at its end.
@@ -648,7 +667,7 @@ mod tests {
             let mut piece = piece.to_vec();
             let mut input = piece.as_mut_slice();
             loop {
-                match websocket.receive(&mut input, limits, Tick(0)) {
+                match websocket.receive(&mut input, limits, Tick(0), &mut Spare::default()) {
                     Ok(Some(incoming)) => all.push(owned(incoming)),
                     Ok(None) => break,
                     Err(fault) => return (all, fault.code.into()),
@@ -890,7 +909,9 @@ mod tests {
             let mut websocket = WebSocket::default();
             ticks.map(|now| {
                 let mut pong = masked(0x8a, b"");
-                websocket.receive(&mut pong.as_mut_slice(), &limits, Tick(now)).is_ok()
+                websocket
+                    .receive(&mut pong.as_mut_slice(), &limits, Tick(now), &mut Spare::default())
+                    .is_ok()
             })
         };
         assert_eq!(receive([0, 1, 2]), [true, true, false]);
@@ -903,12 +924,19 @@ mod tests {
         let limits = Limits { max_message: 1 << 30, ..Limits::default() };
         let mut websocket = WebSocket::default();
         let mut head = b"\x82\xff\0\0\0\0\x3f\0\0\0\0\0\0\0x".to_vec();
-        websocket.receive(&mut head.as_mut_slice(), &limits, Tick(0)).unwrap();
+        websocket
+            .receive(&mut head.as_mut_slice(), &limits, Tick(0), &mut Spare::default())
+            .unwrap();
         let partial = websocket.partial.as_ref().unwrap();
         assert!(partial.payload.capacity() <= 2 * RESERVE_BYTES_MAX);
         let mut websocket = WebSocket::default();
         let mut whole = [masked(0x01, b"a"), masked(0x80, b"b")].concat();
-        assert!(websocket.receive(&mut whole.as_mut_slice(), &limits, Tick(0)).unwrap().is_some());
+        assert!(
+            websocket
+                .receive(&mut whole.as_mut_slice(), &limits, Tick(0), &mut Spare::default())
+                .unwrap()
+                .is_some()
+        );
         assert!(websocket.partial.is_none());
     }
 

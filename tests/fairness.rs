@@ -819,10 +819,7 @@ fn a_few_bytes_that_become_many_are_as_many_as_are_read_in_a_turn_and_then_someb
 {
     // As many as pass the limit, and shorter ones; so many messages a turn.
     for (length, a_turn) in [(65_536, 1), (32_768, 2), (1024, 52)] {
-        let set = |config: &mut Config| {
-            (config.limits.turn_time, config.limits.turn_read) = (PATIENCE, 65_536);
-        };
-        let mut table = Table::new(set, Quiet);
+        let mut table = Table::new(|config| config.limits.turn_time = PATIENCE, Quiet);
         let mut peer = connect(table.address);
         let bombs = deflated(0x82, &vec![0; length]).repeat(300);
         assert!(bombs.len() < 60_000, "they come with one read");

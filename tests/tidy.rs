@@ -26,6 +26,7 @@ const FLOORS: &[&[&str]] = &[
         "files",
         "outbox",
         "response",
+        "spare",
         "tls",
         "told",
     ],

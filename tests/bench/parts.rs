@@ -8,8 +8,8 @@
 use std::hint::black_box;
 
 use pousse::seam::{
-    Connection, Cursor, Deadlines, Event, Form, Log, Outbox, Rules, Sink, Tick, Turn, WebSocket,
-    Window, handshake,
+    Connection, Cursor, Deadlines, Event, Form, Log, Outbox, Rules, Sink, Spare, Tick, Turn,
+    WebSocket, Window, handshake,
 };
 use pousse::{Config, ConnId, Message, Peer, Publish};
 
@@ -150,23 +150,23 @@ fn opening_handshake(times: usize) {
 
 /// Header, unmasking and UTF-8 of so many texts that came together.
 fn frames(size: usize, times: usize) {
-    let turn = turn();
+    let (turn, mut spare) = (turn(), Spare::default());
     let mut bytes = frame(0x81, text(size).as_bytes()).repeat(times);
     let mut input = bytes.as_mut_slice();
     let mut frames = WebSocket::default();
     for _ in 0..times {
-        let text = frames.receive(&mut input, &turn.limits, turn.now).unwrap();
+        let text = frames.receive(&mut input, &turn.limits, turn.now, &mut spare).unwrap();
         assert!(black_box(text).is_some());
     }
 }
 
 fn binary_frames(times: usize) {
-    let turn = turn();
+    let (turn, mut spare) = (turn(), Spare::default());
     let mut bytes = frame(0x82, &[0xc3; 1024]).repeat(times);
     let mut input = bytes.as_mut_slice();
     let mut frames = WebSocket::default();
     for _ in 0..times {
-        let message = frames.receive(&mut input, &turn.limits, turn.now).unwrap();
+        let message = frames.receive(&mut input, &turn.limits, turn.now, &mut spare).unwrap();
         assert!(black_box(message).is_some());
     }
 }

@@ -13,7 +13,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
-use pousse::seam::{Fault, Incoming, Tick, WebSocket as Ours};
+use pousse::seam::{Fault, Incoming, Spare, Tick, WebSocket as Ours};
 use pousse::{CloseCode, Limits};
 use tungstenite::protocol::{Role, WebSocket as Theirs, WebSocketConfig};
 use tungstenite::{Error, Message};
@@ -77,13 +77,13 @@ fn ours(bytes: &[u8], size: usize) -> (Vec<Got>, Option<Fault>) {
     limits.max_message = MOST;
     limits.fragments = usize::MAX;
     limits.controls = usize::MAX / 100;
-    let mut socket = Ours::default();
+    let (mut socket, mut spare) = (Ours::default(), Spare::default());
     let mut got = Vec::new();
     for piece in bytes.chunks(size) {
         let mut piece = piece.to_vec();
         let mut input = piece.as_mut_slice();
         loop {
-            let incoming = match socket.receive(&mut input, &limits, Tick(1)) {
+            let incoming = match socket.receive(&mut input, &limits, Tick(1), &mut spare) {
                 Ok(None) => break,
                 Ok(Some(incoming)) => incoming,
                 Err(fault) => return (got, Some(fault)),
