@@ -41,7 +41,7 @@ CLIENTS ?=
 simulate: ## the loop on a machine made of memory: SEEDS=10000, or one again: SEED=2607
 	$(SIMULATION) --test simulation $(if $(SEED),,--test crowd) -- --nocapture --test-threads=1
 
-simulate-crowd: ## the same with so many clients at once: CLIENTS=1000000 takes minutes, and 1 GB
+simulate-crowd: ## the same with so many clients at once: CLIENTS=1000000 takes a minute, and 600 MB
 	$(SIMULATION) --test crowd -- --nocapture --test-threads=1 $(ONLY)
 
 simulate-mutants: ## shows that the simulation finds bugs that are put in on purpose

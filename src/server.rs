@@ -166,7 +166,7 @@ impl<H: Handler> Server<H> {
         })
     }
 
-    /// Serves until a handler, a [`Remote`] or a drain ends it.
+    /// Serves until a handler, a [`Remote`](crate::Remote) or a drain ends it.
     ///
     /// # Errors
     /// [`Error::Poll`]: the system cannot tell any more what is ready. [`Error::Forked`].
