@@ -25,6 +25,9 @@ const TAIL_BYTES_MAX: usize = 64 * 1024;
 /// length above.
 const TAIL_KEPT_MAX: usize = 2 * TAIL_BYTES_MAX;
 
+/// So much more memory than it needs is left to what becomes a chunk.
+const WASTE_BYTES_MAX: usize = 4096;
+
 /// Pieces in one gathered write.
 const PIECES_MAX: usize = 32;
 
@@ -236,8 +239,10 @@ impl Outbox {
         if !self.tail.is_empty() {
             let messages = std::mem::take(&mut self.tail_messages);
             let mut bytes = std::mem::take(&mut self.tail);
-            // It may wait for long, and only its length is counted.
-            bytes.shrink_to_fit();
+            if bytes.capacity() - bytes.len() > WASTE_BYTES_MAX {
+                // It may wait for long, and only its length is counted.
+                bytes.shrink_to_fit();
+            }
             self.chunks.push_back(Chunk { bytes: bytes.into(), messages });
         }
     }
