@@ -481,8 +481,8 @@ fn parse_head(bytes: &[u8], takes_deflated: bool) -> Result<Option<(Frame, u64, 
         return Err(protocol("a control frame over 125 bytes"));
     }
     let rest = bytes.get(2..).unwrap_or_default();
-    // Each length is one load. `FrameHeader::parse` puts it together in memory, and what is read
-    // from there waits for all that was written before: a tenth of an echo of 1 KiB.
+    // Each length is one load. `FrameHeader::parse` puts it together in memory and reads it back,
+    // which takes as long as all else that is done with a header.
     let Some((length, rest)) = (match short {
         126 => rest.split_first_chunk().map(|(it, rest)| (u16::from_be_bytes(*it).into(), rest)),
         127 => rest.split_first_chunk().map(|(it, rest)| (u64::from_be_bytes(*it), rest)),
