@@ -79,7 +79,8 @@ fn wanted(request: &Request) -> Option<Option<String>> {
 fn members(request: &Request, name: &str) -> Vec<String> {
     let mut members = Vec::new();
     for value in request.raw_fields(name).filter_map(|it| std::str::from_utf8(it).ok()) {
-        let trimmed = value.split(',').map(str::trim).filter(|it| !it.is_empty());
+        let trimmed =
+            value.split(',').map(|it| it.trim_matches([' ', '\t'])).filter(|it| !it.is_empty());
         members.extend(trimmed.map(str::to_owned));
     }
     members
