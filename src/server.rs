@@ -102,6 +102,7 @@ const DUE_SHARE: u32 = 8;
 
 /// Places of a list that is reused that are never given back.
 pub(crate) const PLACES_MIN: usize = 4096;
+
 /// So many bytes of answers leave as soon as all that was read is looked at, with the outbox that
 /// the one before has just given back; fewer wait for what else the turn brings.
 const ANSWER_BYTES: usize = 4096;
