@@ -398,8 +398,8 @@ impl Connection {
     }
 
     /// How many bytes to read at most.
-    pub fn input_bytes_max(&self, turn: &Turn) -> usize {
-        self.stage.input_bytes_max(&turn.limits)
+    pub fn input_bytes_max(&mut self, turn: &Turn) -> usize {
+        self.rare.read_bytes_max(self.stage.input_bytes_max(&turn.limits))
     }
 
     /// Whether bytes kept from before can be looked at now.

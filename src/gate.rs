@@ -216,7 +216,9 @@ impl Gate {
             !recent.arrivals.is_empty(limits.max_new_per_ip, now)
                 || !recent.failures.is_empty(limits.auth_failures, now)
         });
-        self.recent.shrink_to(PLACES_MIN);
+        if self.recent.capacity() > 4 * self.recent.len() + PLACES_MIN {
+            self.recent.shrink_to(2 * self.recent.len());
+        }
         self.sweep_at = now.after(SWEEP_EVERY);
     }
 }

@@ -6,6 +6,7 @@
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::event::Ending;
+use crate::limits::TAKE_BYTES;
 use crate::metrics::Reason;
 
 /// See the head of this file.
@@ -15,6 +16,8 @@ pub(crate) struct Rare(Option<Box<Parts>>);
 #[derive(Debug, Default)]
 struct Parts {
     kept: Option<Box<[u8]>>,
+    /// Of what was read last something had to be kept.
+    had_rest: bool,
     ending: Option<Ending>,
 }
 
@@ -29,7 +32,16 @@ impl Rare {
     }
 
     pub(crate) fn keep(&mut self, bytes: &[u8]) {
-        self.parts().kept = Some(bytes.into());
+        let parts = self.parts();
+        parts.kept = Some(bytes.into());
+        parts.had_rest = true;
+    }
+
+    /// How many bytes to read next, at most `most`. Where a turn is too short for what was read,
+    /// the rest is copied in each: whoever sends so many small messages is read less at once.
+    pub(crate) fn read_bytes_max(&mut self, most: usize) -> usize {
+        let had_rest = self.0.as_mut().is_some_and(|it| std::mem::take(&mut it.had_rest));
+        if had_rest { most.min(TAKE_BYTES) } else { most }
     }
 
     pub(crate) fn take_kept(&mut self) -> Option<Box<[u8]>> {

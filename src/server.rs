@@ -202,8 +202,7 @@ impl<H: Handler> Server<H> {
         self.forget(); //        7  those who are done
         self.accept(); //        8  last, so that no slot is reused before the next turn
         let took = net::now() - self.app.hub.now;
-        self.app.hub.turn.counters.turn_time.observe(took);
-        self.app.hub.turn.tell();
+        self.app.hub.turn.end(took);
         Ok(self.rest())
     }
 
@@ -389,19 +388,15 @@ impl<H: Handler> Server<H> {
     /// Into the connection, and what comes of it out again as soon as it is enough for a write: so
     /// long the processor has it at hand.
     fn feed(&mut self, id: ConnId, mut input: &mut [u8]) {
-        let (before, mut enough) = (self.app.hub.turn.counters.written_bytes, TAKE_BYTES);
-        let budget = self.app.hub.turn.limits.turn_write as u64;
+        let (mut left, mut enough) = (self.app.hub.turn.limits.turn_write, TAKE_BYTES);
         while self.app.feed(id, &mut input, enough) {
-            let so_far = self.app.hub.turn.counters.written_bytes;
-            self.visit(id);
-            let written = self.app.hub.turn.counters.written_bytes;
-            if written == so_far || written - before >= budget {
-                enough = usize::MAX;
-            }
+            let before = left;
+            self.visit_within(id, &mut left);
+            enough = if left == before || left == 0 { usize::MAX } else { enough };
         }
         let Some(client) = self.app.hub.clients.get_mut(id) else { return };
-        if client.connection.waiting_bytes() >= ANSWER_BYTES {
-            self.visit(id);
+        if client.connection.waiting_bytes() >= ANSWER_BYTES && left > 0 {
+            self.visit_within(id, &mut left);
         } else {
             self.app.hub.clients.touch(id);
         }
@@ -419,14 +414,14 @@ impl<H: Handler> Server<H> {
     fn time(&mut self) {
         let now = self.app.hub.turn.now;
         let mut due = std::mem::take(&mut self.due);
-        self.deadlines.take(now, &mut due);
+        if due.is_empty() {
+            self.deadlines.take(now, &mut due);
+        }
         let until = net::now() + self.app.hub.turn.limits.turn_time;
-        let mut looked_at = 0;
         while let Some(slot) = due.pop() {
-            looked_at += 1;
             self.look_at(slot, now);
             // A machine that wakes from its sleep finds everyone's deadline past.
-            if looked_at % 64 == 0 && net::now() >= until {
+            if due.len() % 64 == 0 && net::now() >= until {
                 break;
             }
         }
@@ -552,27 +547,36 @@ impl<H: Handler> Server<H> {
 
     /// Fills and writes by turns, until one of the two has no more or the budget is spent.
     fn visit(&mut self, id: ConnId) -> Visit {
+        let mut left = self.app.hub.turn.limits.turn_write;
+        self.visit_within(id, &mut left)
+    }
+
+    /// The same, until nothing is `left` of a budget.
+    fn visit_within(&mut self, id: ConnId, left: &mut usize) -> Visit {
         let hub = &mut self.app.hub;
         let Some(client) = hub.clients.get_mut(id) else { return Visit::Done };
         if client.is_spent {
             return Visit::Unfinished;
         }
-        let before = hub.turn.counters.written_bytes;
         while client.is_writable {
+            let before = hub.turn.counters.written_bytes;
             let more = client.connection.fill(&hub.log, &mut hub.turn);
             if client.connection.waiting_bytes() > 0 {
                 hub.turn.counters.writes += 1;
             }
-            match client.connection.write_to(&mut client.stream, &mut hub.turn) {
+            let result = client.connection.write_to(&mut client.stream, &mut hub.turn);
+            let written = hub.turn.counters.written_bytes - before;
+            *left = left.saturating_sub(usize::try_from(written).unwrap_or(usize::MAX));
+            match result {
                 Ok(Flush::Drained) if !more && !client.connection.owes_pong() => break,
                 Ok(Flush::Blocked) => client.is_writable = false,
                 Ok(Flush::Drained | Flush::Budget) => {
-                    let written = hub.turn.counters.written_bytes - before;
-                    if written >= hub.turn.limits.turn_write as u64 {
-                        // Whoever is touched now is visited in the next turn, which does not wait.
+                    if *left == 0 {
+                        // Whoever is touched now is visited later, at the latest in the next turn.
                         client.is_spent = true;
                         hub.turn.counters.count_held(Held::TurnWrite, true);
                         hub.clients.touch(id);
+                        self.settle(id);
                         return Visit::Unfinished;
                     }
                 }

@@ -33,10 +33,11 @@ impl Default for Spare {
 }
 
 impl Spare {
-    /// An empty buffer for so many bytes: one that has room for them and not for many more, or one
-    /// that has to grow.
+    /// An empty buffer for so many bytes: one that has room for them and an eighth more at most, as
+    /// only what is in it is counted; or one that has to grow.
     pub(crate) fn lend(&mut self, bytes: usize) -> Vec<u8> {
-        let fits = |it: &Vec<u8>| bytes <= it.capacity() && it.capacity() / 2 <= bytes;
+        let sizes = |most: usize| most - most / 8..=most;
+        let fits = |it: &Vec<u8>| sizes(it.capacity()).contains(&bytes);
         // The newest is the likeliest to be at hand of the processor.
         let found = self.buffers.iter().rposition(fits).filter(|_| bytes > LONG_BYTES);
         let buffer = found.map(|at| self.buffers.swap_remove(at)).unwrap_or_default();
@@ -78,10 +79,10 @@ mod tests {
         spare.take_back(vec![1; 3 * LONG_BYTES], Tick(0));
         assert_eq!(spare.lend(LONG_BYTES).capacity(), 0, "short ones are the allocator's");
         assert_eq!(spare.lend(3 * LONG_BYTES + 1).capacity(), 0, "too long for it");
-        assert_eq!(spare.lend(LONG_BYTES + 1).capacity(), 0, "not half of it");
-        let lent = spare.lend(2 * LONG_BYTES);
+        assert_eq!(spare.lend(5 * LONG_BYTES / 2).capacity(), 0, "an eighth of it would be over");
+        let lent = spare.lend(11 * LONG_BYTES / 4);
         assert_eq!((lent.len(), lent.capacity()), (0, 3 * LONG_BYTES));
-        assert_eq!(spare.lend(2 * LONG_BYTES).capacity(), 0, "it is lent once");
+        assert_eq!(spare.lend(11 * LONG_BYTES / 4).capacity(), 0, "it is lent once");
     }
 
     #[test]

@@ -101,8 +101,9 @@ impl Turn {
         self.deflate_left = deflate::TURN_BYTES;
     }
 
-    /// Ends a turn: what limits have held is told, if it is time for it.
-    pub(crate) fn tell(&mut self) {
+    /// Ends a turn that took so long: what limits have held is told, if it is time for it.
+    pub(crate) fn end(&mut self, took: Duration) {
+        self.counters.turn_time.observe(took);
         if self.told.due(&self.counters) <= self.now {
             self.told.tell(&self.counters, self.now);
         }
