@@ -421,7 +421,7 @@ impl<H: Handler> Server<H> {
         while let Some(slot) = due.pop() {
             self.look_at(slot, now);
             // A machine that wakes from its sleep finds everyone's deadline past.
-            if due.len() % 64 == 0 && net::now() >= until {
+            if due.len().is_multiple_of(64) && net::now() >= until {
                 break;
             }
         }
