@@ -375,8 +375,9 @@ impl Partial {
         self.message == Some(Kind::Text) && !self.is_deflated
     }
 
-    /// Room for so many bytes, of a frame that brings so many. What it promises takes no memory;
-    /// but where more is needed, it is not much more than the frame needs.
+    /// Room for so many bytes, of a frame that brings so many. What it promises takes no memory but
+    /// that which is there for long messages (`spare.rs`); where more is needed, it is not much
+    /// more than the frame needs.
     fn make_room(&mut self, bytes: usize, promised: usize) {
         let (length, capacity) = match self.is_text() {
             true => (self.text.len(), self.text.capacity()),
