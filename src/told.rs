@@ -6,8 +6,8 @@
 //! event=slow_handler client=3-1 ms=120 suppressed=7                            once in a second
 //! ```
 //!
-//! Invariant: what is reached is told at once, but for what was reached less than a minute after
-//! the last lines, which is told when the minute is over.
+//! Invariant: a limit that is reached is told of at once, but for one whose last line is less than
+//! a minute old, which is told of when the minute is over.
 
 use std::time::{Duration, Instant};
 
@@ -26,35 +26,49 @@ const SLOW_PAUSE: Duration = Duration::from_secs(1);
 /// How much of [`Held`] was told.
 #[derive(Debug, Default)]
 pub(crate) struct HeldLimits {
-    told: [u64; Held::COUNT],
+    told: [Told; Held::COUNT],
     in_all: u64,
-    /// Nothing is told before.
+}
+
+/// How often a limit had been reached when it was told of, and when it may be again.
+#[derive(Debug, Default)]
+struct Told {
+    held: u64,
     next: Tick,
 }
 
 impl HeldLimits {
     /// When to tell what was not told yet.
     pub(crate) fn due(&self, counters: &Counters) -> Tick {
-        if counters.held_in_all == self.in_all { Tick::NEVER } else { self.next }
+        if counters.held_in_all == self.in_all {
+            return Tick::NEVER;
+        }
+        let limits = Held::ALL.iter().zip(&self.told);
+        let news = limits.filter(|(limit, told)| counters.held(**limit) > told.held);
+        news.map(|(_, told)| told.next).min().unwrap_or(Tick::NEVER)
     }
 
-    /// Tells how often each limit was reached since the last time. What every day brings is for
+    /// Tells how often each limit was reached since its last line. What every day brings is for
     /// those who want to know everything.
     pub(crate) fn tell(&mut self, counters: &Counters, now: Tick) {
-        for (limit, held) in self.news(counters) {
+        for (limit, held) in self.news(counters, now) {
             let level = if limit.is_routine() { Level::Debug } else { Level::Info };
             log::log!(level, "event=limit limit={limit} held={held}");
         }
-        self.in_all = counters.held_in_all;
-        self.next = now.after(PAUSE);
     }
 
-    fn news(&mut self, counters: &Counters) -> impl Iterator<Item = (Held, u64)> {
-        let limits = Held::ALL.iter().zip(&mut self.told);
-        limits.filter_map(|(&limit, told)| {
+    /// What may be told now, and is from here on.
+    fn news(&mut self, counters: &Counters, now: Tick) -> impl Iterator<Item = (Held, u64)> {
+        let (limits, in_all) = (Held::ALL.iter().zip(&mut self.told), &mut self.in_all);
+        limits.filter_map(move |(&limit, told)| {
             let held = counters.held(limit);
-            let before = std::mem::replace(told, held);
-            (held > before).then_some((limit, held - before))
+            if held == told.held || now < told.next {
+                return None;
+            }
+            let since = held - std::mem::replace(&mut told.held, held);
+            *in_all += since;
+            told.next = now.after(PAUSE);
+            Some((limit, since))
         })
     }
 }
@@ -86,21 +100,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_limit_is_told_of_by_how_often_it_was_reached_since_the_last_time() {
+    fn each_limit_is_told_of_at_once_and_then_a_minute_later_by_how_often_it_was_reached_since() {
         let (mut counters, mut limits) = (Counters::default(), HeldLimits::default());
+        let reach = |counters: &mut Counters, limit, times| {
+            (0..times).for_each(|_| counters.count_held(limit, true));
+        };
         Held::ALL.iter().for_each(|limit| counters.count_held(*limit, false));
         assert_eq!(limits.due(&counters), Tick::NEVER, "there is nothing to tell");
-        for limit in Held::ALL.iter().flat_map(|limit| [limit; 3]) {
-            counters.count_held(*limit, true);
-        }
+
+        reach(&mut counters, Held::TurnRead, 3);
         assert_eq!(limits.due(&counters), Tick(0), "the first is told at once");
-        let all: Vec<(Held, u64)> = Held::ALL.iter().map(|limit| (*limit, 3)).collect();
-        assert!(limits.news(&counters).eq(all));
-        limits.tell(&counters, Tick(7));
+        assert!(limits.news(&counters, Tick(7)).eq([(Held::TurnRead, 3)]));
         assert_eq!(limits.due(&counters), Tick::NEVER);
-        counters.count_held(Held::TurnRead, true);
+
+        reach(&mut counters, Held::TurnRead, 2);
+        let minute_later = Tick(7).after(PAUSE);
+        assert_eq!(limits.due(&counters), minute_later, "and then in a minute");
         counters.set_held(Held::History, 5);
-        assert_eq!(limits.due(&counters), Tick(7).after(PAUSE), "and then in a minute");
-        assert!(limits.news(&counters).eq([(Held::History, 2), (Held::TurnRead, 1)]));
+        assert_eq!(limits.due(&counters), Tick(0), "another does not wait for that");
+        assert!(limits.news(&counters, Tick(8)).eq([(Held::History, 5)]));
+        assert_eq!(limits.due(&counters), minute_later);
+        assert!(limits.news(&counters, minute_later).eq([(Held::TurnRead, 2)]));
+        assert_eq!(limits.due(&counters), Tick::NEVER);
+    }
+
+    #[test]
+    fn every_limit_is_told_of() {
+        let (mut counters, mut limits) = (Counters::default(), HeldLimits::default());
+        Held::ALL.iter().for_each(|limit| counters.count_held(*limit, true));
+        let all = Held::ALL.iter().map(|limit| (*limit, 1));
+        assert!(limits.news(&counters, Tick(0)).eq(all));
     }
 }
