@@ -150,6 +150,8 @@ words! {
         HistoryTotal => "history-total",
         /// The limit of that name: a client was not read, once until all that waits has left.
         OutboxSoft => "outbox-soft",
+        /// The limit of that name, or the system's own: it took no more for a client for now.
+        Unsent => "unsent",
         /// The limit of that name: a long poll waits for less than was asked for.
         WaitMax => "wait-max",
         /// The limit of that name: an answer has not all that there was.
@@ -179,7 +181,10 @@ impl Held {
 
     /// Whether it comes with each day that nothing is wrong on.
     pub(crate) fn is_routine(self) -> bool {
-        matches!(self, Self::History | Self::HistoryBytes | Self::HistoryAge | Self::Ping)
+        matches!(
+            self,
+            Self::History | Self::HistoryBytes | Self::HistoryAge | Self::Unsent | Self::Ping
+        )
     }
 }
 

@@ -127,8 +127,12 @@ impl Outgoing {
             self.stall = turn.now.after(turn.limits.stall);
         }
         match result? {
-            Flush::Drained if held > 0 => Ok(Flush::Blocked),
-            flush => Ok(flush),
+            Flush::Drained if held == 0 => Ok(Flush::Drained),
+            Flush::Drained | Flush::Blocked => {
+                turn.counters.count_held(Held::Unsent, true);
+                Ok(Flush::Blocked)
+            }
+            Flush::Budget => Ok(Flush::Budget),
         }
     }
 }

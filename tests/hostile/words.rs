@@ -17,12 +17,8 @@ struct Word(&'static str, &'static [&'static str], fn(&Server) -> Vec<Peer>);
 const EVENTS: [&str; 3] = [" event=refused ", " event=closed ", " event=full "];
 
 /// Limits that have no line of their own, and why.
-const LEFT_OUT: [(&str, &str); 4] = [
-    ("turn-handshakes", "two have to come in one turn; `tests/limits/turn.rs` turns by hand"),
-    (
-        "turn-time",
-        "it depends on the machine; `tests/limits/held.rs` makes it shorter than a flag can",
-    ),
+const LEFT_OUT: [(&str, &str); 3] = [
+    ("turn-handshakes", "it takes a certificate: the test of handshakes below"),
     ("ack-timeout", "it takes a machine that is gone; `tests/limits/gate.rs` takes one away"),
     ("commands", "only an embedder has other threads; `tests/limits/clients.rs` has one"),
 ];
@@ -215,6 +211,7 @@ const HELD: &[Word] = &[
     Word("history-age", &["--log", "debug", "--history-age", "100ms"], publishes_twice),
     Word("history-total", &["--limit", "history-total=1"], publishes_twice),
     Word("outbox-soft", &["--limit", "outbox-soft=1"], asks_and_does_not_read),
+    Word("unsent", &["--log", "debug", "--limit", "unsent=1"], asks_and_does_not_read),
     Word("wait-max", &["--wait-max", "1s"], |server| says(server, get("/api/messages?wait=2"))),
     Word("poll-bytes", &["--limit", "poll-bytes=1"], publishes_twice),
     Word("ping", &["--log", "debug", "--ping", "100ms"], |server| sends(server, "")),
@@ -237,7 +234,20 @@ const HELD: &[Word] = &[
         peers.extend(publishes_twice(server));
         peers
     }),
+    Word("turn-time", &["--limit", "turn-time=1ms"], |server| {
+        all_say_at_once(server, &posting("/api/messages", "", &[b'a'; 60_000]))
+    }),
 ];
+
+/// Three hundred say this while the server is held, so that it finds it all in one turn.
+fn all_say_at_once(server: &Server, bytes: &[u8]) -> Vec<Peer> {
+    let Some(Door::Tcp(address)) = server.doors().first() else { panic!("it listens on TCP") };
+    let mut peers: Vec<Peer> = (0..300).map(|_| Peer::connect(&Door::Tcp(*address))).collect();
+    server.signal(rustix::process::Signal::STOP);
+    peers.iter_mut().for_each(|peer| peer.says(bytes));
+    server.signal(rustix::process::Signal::CONT);
+    peers
+}
 
 /// And then asks for it.
 fn publishes_twice(server: &Server) -> Vec<Peer> {
@@ -286,6 +296,20 @@ fn each_limit_that_ends_or_refuses_something_says_so_in_the_log_by_its_word() {
 fn each_limit_that_refuses_nothing_says_in_the_log_how_often_it_was_reached() {
     let silent =
         silent(HELD, &[], |name, line| line.contains(&format!(" event=limit limit={name} held=")));
+    assert!(silent.is_empty(), "the log has no word of {}", silent.join("\n\n"));
+}
+
+#[test]
+#[cfg(feature = "tls")]
+fn handshakes_that_are_put_off_are_in_the_log_by_how_many_they_were() {
+    let pair = crate::support::certificate::Pair::new("words");
+    // The first byte of a record is enough for a step.
+    let word = Word("turn-handshakes", &["--limit", "turn-handshakes=1"], |server| {
+        all_say_at_once(server, &[22])
+    });
+    let silent = silent(&[word], &pair.flags(), |name, line| {
+        line.contains(&format!(" event=limit limit={name} held="))
+    });
     assert!(silent.is_empty(), "the log has no word of {}", silent.join("\n\n"));
 }
 

@@ -62,6 +62,19 @@ const CASES: &[Case] = &[
         },
     ),
     Case(
+        Held::Unsent,
+        |it| it.unsent = 1,
+        default,
+        |server| {
+            // More than its window, and less than what may wait in the system with it.
+            let peers = publishes(server, 4, 50_000);
+            let mut reader = Peer::open(server.address, "/websocket?topic=t&after=earliest");
+            server.serves_others();
+            (0..4).for_each(|_| assert_eq!(reader.hears().1.len(), 50_000));
+            peers
+        },
+    ),
+    Case(
         Held::WaitMax,
         |it| it.wait_max = Duration::ZERO,
         default,
