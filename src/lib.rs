@@ -63,7 +63,8 @@
 //!     exposition  metrics as text                deflate     messages made shorter
 //!     busy        who is to be read, in order    told        what the log hears of now and then
 //!     spare       memory of long messages
-//!  0  id  message  error  metrics  limits  net  network  tick  json  input  percent  process
+//!  0  id  message  error  limits  net  network  tick  json  input  percent  process
+//!     metrics, and in its folder counters
 //! ```
 //!
 //! # Features
