@@ -75,8 +75,9 @@ fn is_word(text: &str, word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Peer, parse_head};
+    use crate::http::Peer;
     use crate::limits::Limits;
+    use crate::parse::parse_head;
 
     fn told(fields: &str) -> Result<Option<String>, u16> {
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");

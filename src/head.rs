@@ -5,10 +5,11 @@
 
 use std::io::BufRead;
 
-use crate::http::{Peer, Refusal, Request, bad, parse_head, too_long_target};
+use crate::http::{Peer, Refusal, Request, bad};
 use crate::input::take;
 use crate::limits::Limits;
 use crate::metrics::Reason;
+use crate::parse::{parse_head, too_long_target};
 
 /// What has arrived of a head that is not whole.
 #[derive(Debug, Default)]

@@ -51,11 +51,11 @@
 //!     forwarded   whom a proxy speaks for
 //!     access      what a client may do           readers    whom a topic is offered to
 //!  3  log         everything published           turn       what the loop lends
-//!     http        requests                       remote     the door for other threads
+//!     parse       from a head to a request       remote     the door for other threads
 //!     encodings   the forms of its entries, counted
 //!  2  topic       the entries of one name        websocket  messages over frames
 //!     origin      who may ask                    tls_session  one client's TLS
-//!     extensions  what is agreed on
+//!     extensions  what is agreed on              http       requests
 //!  1  config      every setting                  outbox     bytes on their way out
 //!     response    answers as bytes               files      from a path to a file
 //!     deadlines   who must be looked at by when  bucket     how much at once
@@ -126,6 +126,7 @@ mod operate;
 mod origin;
 mod outbox;
 mod outgoing;
+mod parse;
 mod percent;
 mod perform;
 mod poll;

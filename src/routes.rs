@@ -463,8 +463,9 @@ fn preferred_wait(request: &Request) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Peer, parse_head};
+    use crate::http::Peer;
     use crate::limits::Limits;
+    use crate::parse::parse_head;
 
     /// What comes of an opening handshake with this offer.
     fn agreed(offer: &str, config: &Config) -> Result<bool, u16> {
