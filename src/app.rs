@@ -27,6 +27,7 @@ use crate::perform::handler_failed;
 use crate::remote::{self, Commands};
 use crate::response::Response;
 use crate::routes::{self, Answer};
+use crate::rules;
 use crate::session::{Command, What};
 use crate::topic::is_topic_name;
 
@@ -143,7 +144,7 @@ impl<H: Handler> App<H> {
             }
         };
         // Messages are not for pages of foreign origins, whatever route led to them.
-        routes::check_origin(request, &self.hub.rules, self.hub.is_on_loopback(id))?;
+        rules::check_origin(request, &self.hub.rules, self.hub.is_on_loopback(id))?;
         self.authorize(id, request, access)?;
         Ok(answer)
     }

@@ -20,7 +20,8 @@ use crate::id::ConnId;
 use crate::metrics::Reason;
 use crate::percent;
 use crate::response::Response;
-use crate::routes::{self, Answer, MESSAGES, Rules, number, wrong};
+use crate::routes::{self, Answer, MESSAGES, number, wrong};
+use crate::rules::{self, Rules};
 
 /// What is to be done.
 #[derive(Debug)]
@@ -162,7 +163,7 @@ fn not_found(detail: &'static str) -> Refusal {
 /// Whether the owner may be asking. Where there are tokens, this is where one is asked for.
 fn admit(request: &Request, rules: &Rules) -> Result<(), Refusal> {
     if matches!(request.peer(), Peer::Tcp(_)) {
-        routes::check_host(request, rules)?;
+        rules::check_host(request, rules)?;
     }
     if request.raw_fields("origin").next().is_some() {
         let detail = "no page may ask here; leave out the Origin field if you are none";

@@ -53,6 +53,7 @@
 //!  3  log         everything published           turn       what the loop lends
 //!     parse       from a head to a request       remote     the door for other threads
 //!     encodings   the forms of its entries, counted
+//!     rules       which hosts and origins
 //!  2  topic       the entries of one name        websocket  messages over frames
 //!     origin      who may ask                    tls_session  one client's TLS
 //!     extensions  what is agreed on              http       requests
@@ -136,6 +137,7 @@ mod readers;
 mod remote;
 mod response;
 mod routes;
+mod rules;
 mod seams;
 mod server;
 mod session;
@@ -186,7 +188,8 @@ pub mod seam {
     #[cfg(simulation)]
     pub use crate::net::machine;
     pub use crate::outbox::{Flush, Outbox, Sink};
-    pub use crate::routes::{Rules, handshake};
+    pub use crate::routes::handshake;
+    pub use crate::rules::Rules;
     pub use crate::seams::*;
     pub use crate::spare::Spare;
     pub use crate::stream::Stream;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use data_encoding::BASE64;
 use tungstenite::handshake::derive_accept_key;
 
-use crate::config::{Config, PROTOCOL_V1, Publish};
+use crate::config::{PROTOCOL_V1, Publish};
 use crate::exchange::Upgrade;
 use crate::extensions;
 use crate::http::{Refusal, Request};
@@ -24,6 +24,7 @@ use crate::id::{After, EntryId};
 use crate::metrics::Reason;
 use crate::origin;
 use crate::response::Response;
+use crate::rules::{Rules, check_host, check_origin};
 use crate::topic::{TOPIC_DEFAULT, is_topic_name};
 
 /// What is to be done with a request. A handler's `on_request` may return one of these.
@@ -78,32 +79,6 @@ pub struct Poll {
     pub is_preference: bool,
 }
 
-/// What, beside the request, decides.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// Who may publish.
-    pub publish: Publish,
-    pub(crate) origins: Vec<String>,
-    pub(crate) hosts: Vec<String>,
-    pub(crate) subprotocols: Vec<String>,
-    pub(crate) deflate: bool,
-    pub(crate) subscriptions: usize,
-}
-
-impl Rules {
-    /// The rules of a configuration whose `publish` has been resolved.
-    pub fn new(config: &Config, publish: Publish) -> Self {
-        Self {
-            publish,
-            origins: config.origins.clone(),
-            hosts: config.hosts.clone(),
-            subprotocols: config.subprotocols.clone(),
-            deflate: config.deflate && cfg!(feature = "deflate"),
-            subscriptions: config.limits.subscriptions,
-        }
-    }
-}
-
 /// The one resource of messages.
 pub(crate) const MESSAGES: &str = "/api/messages";
 const WEBSOCKET: &str = "/websocket";
@@ -155,19 +130,6 @@ pub(crate) fn check_method(request: &Request) -> Result<(), Refusal> {
             Ok(())
         }
         _ => Err(Refusal::new(501, Reason::Request, "this method is not known")),
-    }
-}
-
-/// Whether the server may be called by the name in `Host`.
-pub(crate) fn check_host(request: &Request, rules: &Rules) -> Result<(), Refusal> {
-    let Some(host) = request.texts("host").next() else { return Ok(()) };
-    match host.is_some_and(|host| origin::is_known_host(host, &rules.hosts)) {
-        true => Ok(()),
-        false => Err(Refusal::new(
-            421,
-            Reason::Host,
-            "this server is not known by the name in the Host field; add the name with --host",
-        )),
     }
 }
 
@@ -279,36 +241,6 @@ pub(crate) fn has_tag(request: &Request, tag: &str) -> bool {
 /// The tag without the mark of a weak one.
 fn strong(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
-}
-
-/// A page of another origin may not ask. Who sends no `Origin` is no page.
-pub(crate) fn check_origin(
-    request: &Request,
-    rules: &Rules,
-    on_loopback: bool,
-) -> Result<(), Refusal> {
-    let mut origins = request.texts("origin");
-    let passes = match (origins.next(), origins.next()) {
-        (None, _) => true,
-        (Some(Some(origin)), None) => {
-            let host = request.field("host").unwrap_or_default();
-            origin::is_own(origin, host, on_loopback)
-                || rules.origins.iter().any(|it| origin::is_same(it, origin))
-        }
-        _ => false,
-    };
-    if passes {
-        return Ok(());
-    }
-    let is_file = request.field("origin").is_some_and(|it| origin::is_same(it, "null"));
-    Err(Refusal::new(
-        403,
-        Reason::Origin,
-        match is_file {
-            true => "pages opened from files may not connect; allow them with --origin null",
-            false => "pages of this origin may not connect; allow the origin with --origin",
-        },
-    ))
 }
 
 /// Whether the request shows who asks: only then it can have been wrong.
@@ -463,6 +395,7 @@ fn preferred_wait(request: &Request) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::http::Peer;
     use crate::limits::Limits;
     use crate::parse::parse_head;

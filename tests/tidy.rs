@@ -31,7 +31,7 @@ const FLOORS: &[&[&str]] = &[
         "told",
     ],
     &["extensions", "http", "origin", "tls_session", "topic", "websocket"],
-    &["encodings", "log", "parse", "remote", "turn"],
+    &["encodings", "log", "parse", "remote", "rules", "turn"],
     &["access", "forms", "forwarded", "head", "outgoing", "readers", "stream"],
     &["cursor", "gate", "poll", "session"],
     &["event", "event_stream", "exchange", "listeners"],
