@@ -26,9 +26,10 @@ use crate::cursor::Cursor;
 use crate::error::SendError;
 use crate::event::{Ending, Event, Transport};
 use crate::event_stream::{self, EventStream};
-use crate::exchange::{Exchange, Upgrade};
+use crate::exchange::Exchange;
 use crate::files::{FileBody, Found};
 use crate::forms::Gap;
+use crate::handshake::Upgrade;
 use crate::head::Head;
 use crate::http::{Peer, Refusal, Request};
 use crate::id::ConnId;
@@ -587,8 +588,7 @@ impl Connection {
             }
             Heard::Failed(fault) => {
                 *input = &mut [];
-                let event = self.failed(fault);
-                was_open.then_some(event)
+                Some(self.failed(fault)).filter(|_| was_open)
             }
         }
     }

@@ -3,9 +3,6 @@
 //! It outlives the request, which is gone by the time a long poll is answered, so it holds a few
 //! bytes and no text of the peer's.
 
-use crate::config::PROTOCOL_V1;
-use crate::deflate::Window;
-use crate::extensions::Agreed;
 use crate::files::Found;
 use crate::http::Request;
 use crate::log::Log;
@@ -139,44 +136,5 @@ impl Exchange {
             outbox.seal();
         }
         turn.counters.requests += 1;
-    }
-}
-
-/// What a WebSocket is opened with.
-#[derive(Clone, Debug)]
-pub struct Upgrade {
-    /// The value of `Sec-WebSocket-Accept`.
-    pub(crate) accept: String,
-    /// The subprotocol chosen.
-    pub(crate) subprotocol: Option<String>,
-    /// How messages are compressed.
-    pub(crate) deflate: Option<Agreed>,
-}
-
-impl Upgrade {
-    /// Whether pousse.v1 is spoken from here on.
-    pub(crate) fn is_session(&self) -> bool {
-        PROTOCOL_V1.is_some() && self.subprotocol.as_deref() == PROTOCOL_V1
-    }
-
-    /// How far back we refer in what we compress, if compression was agreed on.
-    pub(crate) fn window(&self) -> Option<Window> {
-        self.deflate.map(|agreed| agreed.window)
-    }
-
-    /// The head that ends HTTP on this connection (RFC 6455 §4.2.2).
-    pub(crate) fn response(self) -> Response {
-        let response = Response::new(101)
-            .with("Upgrade", "websocket")
-            .with("Connection", "Upgrade")
-            .with("Sec-WebSocket-Accept", self.accept);
-        let response = match self.deflate {
-            Some(agreed) => response.with("Sec-WebSocket-Extensions", agreed.answer()),
-            None => response,
-        };
-        match self.subprotocol {
-            Some(name) => response.with("Sec-WebSocket-Protocol", name),
-            None => response,
-        }
     }
 }

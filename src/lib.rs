@@ -50,6 +50,7 @@
 //!     head        a request head as it arrives   stream     TCP and unix sockets
 //!     forwarded   whom a proxy speaks for
 //!     access      what a client may do           readers    whom a topic is offered to
+//!     handshake   the opening of a WebSocket
 //!  3  log         everything published           turn       what the loop lends
 //!     parse       from a head to a request       remote     the door for other threads
 //!     encodings   the forms of its entries, counted
@@ -105,6 +106,7 @@ mod forms;
 mod forwarded;
 mod gate;
 mod handler;
+mod handshake;
 mod head;
 mod http;
 mod hub;
@@ -181,6 +183,7 @@ pub mod seam {
     pub use crate::deadlines::Deadlines;
     pub use crate::deflate::Window;
     pub use crate::event::{Ending, Event};
+    pub use crate::handshake::handshake;
     pub use crate::http::Refusal;
     #[cfg(simulation)]
     pub use crate::inspect::{Inside, Seen, SeenEntry, SeenTopic};
@@ -188,7 +191,6 @@ pub mod seam {
     #[cfg(simulation)]
     pub use crate::net::machine;
     pub use crate::outbox::{Flush, Outbox, Sink};
-    pub use crate::routes::handshake;
     pub use crate::rules::Rules;
     pub use crate::seams::*;
     pub use crate::spare::Spare;

@@ -10,7 +10,7 @@ use crate::cursor::Cursor;
 use crate::deflate::Window;
 use crate::error::SendError;
 use crate::event::Event;
-use crate::exchange::Upgrade;
+use crate::handshake::Upgrade;
 use crate::http::Refusal;
 use crate::id::{ConnId, EntryId};
 use crate::log::Log;

@@ -2,7 +2,7 @@
 //!
 //! Both checks stand between a server on this machine and a page from anywhere: a browser lets any
 //! page open a WebSocket to any host, and a name that an attacker owns may point to 127.0.0.1.
-//! Pure functions over text; what follows from the answer is `routes.rs`' business.
+//! Pure functions over text; what follows from the answer is `rules.rs`' business.
 
 use std::net::IpAddr;
 

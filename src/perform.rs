@@ -7,6 +7,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::error::SubscribeError;
 use crate::forms::{Gap, put_quoted_id};
+use crate::handshake::handshake;
 use crate::http::{Refusal, Request};
 use crate::hub::{Hub, refusal_of};
 use crate::id::{After, ConnId};
@@ -70,7 +71,7 @@ impl Hub {
 
     /// The opening handshake, then the topics.
     fn open(&mut self, conn: ConnId, request: &Request, reads: &Reads) -> bool {
-        let upgrade = match routes::handshake(request, &self.rules, self.is_on_loopback(conn)) {
+        let upgrade = match handshake(request, &self.rules, self.is_on_loopback(conn)) {
             Ok(upgrade) => upgrade,
             Err(refusal) => {
                 self.refuse(conn, request, &refusal);

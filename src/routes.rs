@@ -8,17 +8,14 @@
 //!  anything else  GET        a file
 //! ```
 //!
-//! Pure: nothing is carried out here, and only the request and the [`Rules`] decide.
+//! Pure: nothing is carried out here, and only the request and the [`Rules`] decide. Whether what
+//! asks for a WebSocket is an opening handshake is seen later, in `handshake.rs`.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use data_encoding::BASE64;
-use tungstenite::handshake::derive_accept_key;
-
-use crate::config::{PROTOCOL_V1, Publish};
-use crate::exchange::Upgrade;
-use crate::extensions;
+use crate::config::Publish;
+use crate::handshake::offers_v1;
 use crate::http::{Refusal, Request};
 use crate::id::{After, EntryId};
 use crate::metrics::Reason;
@@ -171,65 +168,6 @@ pub(crate) fn route(request: &Request, rules: &Rules) -> Result<Answer, Refusal>
         (_, "GET" | "HEAD") => Ok(Answer::File),
         _ => Err(not_allowed(&[("Allow", "GET, HEAD, OPTIONS")])),
     }
-}
-
-/// Checks an opening handshake (RFC 6455 §4.2.1) and prepares its answer.
-///
-/// # Errors
-/// [`Refusal`]: 400, 403 for a foreign origin, 426 for another version.
-pub fn handshake(request: &Request, rules: &Rules, on_loopback: bool) -> Result<Upgrade, Refusal> {
-    check_origin(request, rules, on_loopback)?;
-    let bad = |detail: &'static str| Err(Refusal::new(400, Reason::Request, detail));
-    if !request.is_upgrade() {
-        return bad("a WebSocket is opened by GET with Connection: Upgrade, Upgrade: websocket");
-    }
-    if request.content_length > 0 {
-        return bad("an opening handshake has no content");
-    }
-    let mut versions = request.raw_fields("sec-websocket-version");
-    match (versions.next(), versions.next()) {
-        (Some(b"13"), None) => {}
-        (Some(_), None) => {
-            let detail = "this version is not spoken; ask with Sec-WebSocket-Version: 13";
-            return Err(Refusal::new(426, Reason::Request, detail)
-                .with(&[("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")]));
-        }
-        _ => return bad("an opening handshake has one Sec-WebSocket-Version, which is 13"),
-    }
-    let mut keys = request.raw_fields("sec-websocket-key");
-    let (Some(key), None) = (keys.next(), keys.next()) else {
-        return bad("an opening handshake has one Sec-WebSocket-Key");
-    };
-    if !is_nonce(key) {
-        return bad("Sec-WebSocket-Key has to be 16 bytes in base64");
-    }
-    let mut offered = request.members("sec-websocket-protocol").peekable();
-    let offers_some = offered.peek().is_some();
-    let is_spoken = |name: &&str| rules.subprotocols.iter().any(|it| it == name);
-    let chosen = PROTOCOL_V1.filter(|_| offers_v1(request)).or_else(|| offered.find(is_spoken));
-    if offers_some && chosen.is_none() {
-        return bad("none of the subprotocols offered is spoken here; offer none, or another");
-    }
-    let extensions = request.raw_fields("sec-websocket-extensions");
-    let Ok(agreed) = extensions::negotiate(extensions) else {
-        return bad("Sec-WebSocket-Extensions has to be a list of extensions (RFC 6455 §9.1)");
-    };
-    Ok(Upgrade {
-        accept: derive_accept_key(key),
-        subprotocol: chosen.map(str::to_owned),
-        deflate: agreed.filter(|_| rules.deflate),
-    })
-}
-
-/// Whether these are 16 bytes in base64. Decoding also takes what is padded in its middle.
-fn is_nonce(key: &[u8]) -> bool {
-    key.strip_suffix(b"==").is_some_and(|digits| digits.len() == 22 && !digits.contains(&b'='))
-        && BASE64.decode_mut(key, &mut [0; 18]).is_ok()
-}
-
-fn offers_v1(request: &Request) -> bool {
-    let mut offered = request.members("sec-websocket-protocol");
-    PROTOCOL_V1.is_some_and(|v1| offered.any(|name| name == v1))
 }
 
 /// Whether the tag of a representation is among those the client has (RFC 9110 §13.1.2).
@@ -390,47 +328,4 @@ fn preferred_wait(request: &Request) -> Option<u64> {
         .filter_map(|preference| preference.split_once('='))
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
         .and_then(|(_, value)| number(value.trim().trim_matches('"')))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::http::Peer;
-    use crate::limits::Limits;
-    use crate::parse::parse_head;
-
-    /// What comes of an opening handshake with this offer.
-    fn agreed(offer: &str, config: &Config) -> Result<bool, u16> {
-        let head = format!(
-            "GET /websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
-             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Extensions: {offer}\r\n\r\n"
-        );
-        let request = parse_head(head.as_bytes(), &Limits::default(), Peer::Unix).unwrap();
-        let rules = Rules::new(config, Publish::Anyone);
-        let upgrade = handshake(&request, &rules, true).map_err(|refusal| refusal.status)?;
-        let is_agreed = upgrade.window().is_some();
-        let fields = upgrade.response().fields;
-        let is_answered = fields.iter().any(|(name, _)| *name == "Sec-WebSocket-Extensions");
-        assert_eq!(is_agreed, is_answered);
-        Ok(is_agreed)
-    }
-
-    #[test]
-    fn compression_is_agreed_on_where_the_build_and_the_settings_have_it() {
-        let mut config = Config::default();
-        let offer = "permessage-deflate; client_max_window_bits";
-        assert_eq!(agreed(offer, &config), Ok(cfg!(feature = "deflate")));
-        assert_eq!(agreed("permessage-deflate; a=b", &config), Ok(false));
-        assert_eq!(agreed("permessage-deflate; a=", &config), Err(400));
-        assert!(config.check().is_ok());
-        config.deflate = false;
-        assert_eq!(agreed(offer, &config), Ok(false));
-        assert_eq!(agreed("permessage-deflate; a=", &config), Err(400));
-        config.deflate = true;
-        assert_eq!(agreed(offer, &config), Ok(cfg!(feature = "deflate")));
-        assert_eq!(config.check().is_ok(), cfg!(feature = "deflate"), "and it is said");
-    }
 }

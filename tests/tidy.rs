@@ -32,7 +32,7 @@ const FLOORS: &[&[&str]] = &[
     ],
     &["extensions", "http", "origin", "tls_session", "topic", "websocket"],
     &["encodings", "log", "parse", "remote", "rules", "turn"],
-    &["access", "forms", "forwarded", "head", "outgoing", "readers", "stream"],
+    &["access", "forms", "forwarded", "handshake", "head", "outgoing", "readers", "stream"],
     &["cursor", "gate", "poll", "session"],
     &["event", "event_stream", "exchange", "listeners"],
     &["live", "long_poll", "routes"],
