@@ -574,7 +574,7 @@ impl Connection {
         match live.receive(self.id, input, &mut self.out, turn) {
             Heard::Nothing => None,
             Heard::Message(event) => {
-                self.messages_left = turn.messages_left(self.messages_left);
+                self.messages_left = self.messages_left.saturating_sub(turn.message_cost());
                 Some(event)
             }
             Heard::Closed(code, reason) => {

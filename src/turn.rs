@@ -155,17 +155,17 @@ impl Turn {
         Ok(incoming)
     }
 
-    /// How many messages more a client may send in this turn, if it was `left` before this one. A
-    /// few bytes can become many: when 64 KiB were taken out, or `turn-read`, it is over.
-    pub(crate) fn messages_left(&mut self, left: u32) -> u32 {
+    /// As how many the message just received counts, of those that its client may send in a turn. A
+    /// few bytes can become many: 64 KiB that were taken out, or `turn-read`, count as all.
+    pub(crate) fn message_cost(&mut self) -> u32 {
         let inflated = std::mem::take(&mut self.inflated_bytes);
         if inflated == 0 {
-            return left.saturating_sub(1);
+            return 1;
         }
         let share = (self.limits.turn_messages as u64).saturating_mul(inflated);
         let most = self.limits.turn_read.min(TAKE_BYTES) as u64;
         let cost = (share / most.max(1)).saturating_add(1);
-        left.saturating_sub(u32::try_from(cost).unwrap_or(u32::MAX))
+        u32::try_from(cost).unwrap_or(u32::MAX)
     }
 
     /// Ends the delivery of a turn: what was joined for it is not kept over a sleep.
