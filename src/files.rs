@@ -5,15 +5,8 @@
 //!
 //! What holds:
 //! - A path is percent-decoded once, all its names are checked before the disk is touched, and what
-//!   was checked is what is opened.
-//! - Nothing above the root is opened and no link below it is followed: each name is opened from
-//!   the descriptor of its folder, and no name is `..`. A rename meanwhile changes nothing.
-//! - Opening never waits for a FIFO or a device, and only regular files are read.
+//!   was checked is what is opened. How it is opened is `folder.rs`' business.
 //! - An answer has the length that was promised, or its reader is told that it has not.
-//!
-//! What does not: reading a regular file does wait for its disk (no system here has readiness for
-//! files), a hard link cannot be told from a file, mounted file systems are entered, and the root
-//! is the folder that was opened at the start even if its name means another one by now.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,9 +15,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-pub(crate) use self::folder::DiskFile;
-use self::folder::Folder;
 use crate::error::Error;
+use crate::folder::{DiskFile, Folder, OnDisk};
 use crate::percent;
 
 /// What can be had by a path that is no route.
@@ -60,9 +52,9 @@ impl Files {
     pub(crate) fn find(&self, path: &str) -> io::Result<Option<Found>> {
         let Some(names) = names(path) else { return Ok(None) };
         if let Some(folder) = &self.folder
-            && let Some(found) = folder.find(&names)?
+            && let Some(on_disk) = folder.find(&names)?
         {
-            return Ok(Some(found));
+            return Ok(Some(Found::on_disk(on_disk, names.last().map_or("", String::as_str))));
         }
         let [name] = names.as_slice() else { return Ok(None) };
         Ok(self.built_in.iter().find(|file| file.name == name).map(BuiltIn::found))
@@ -80,11 +72,22 @@ pub(crate) struct Found {
     pub(crate) body: FileBody,
 }
 
+impl Found {
+    fn on_disk(OnDisk { file, version }: OnDisk, name: &str) -> Self {
+        let length = file.remaining();
+        Self {
+            content_type: content_type(name),
+            etag: etag(length, version),
+            length,
+            body: FileBody::Disk(file),
+        }
+    }
+}
+
 /// Where the `length` bytes come from.
 #[derive(Debug)]
 pub(crate) enum FileBody {
     Memory(Bytes),
-    #[cfg_attr(not(feature = "files"), expect(dead_code, reason = "no folder, no file"))]
     Disk(DiskFile),
 }
 
@@ -101,157 +104,6 @@ impl BuiltIn {
             etag: self.etag.clone(),
             length: self.content.len() as u64,
             body: FileBody::Memory(Bytes::from_static(self.content)),
-        }
-    }
-}
-
-/// A folder on disk: all that is not memory, behind the one cut between the two builds.
-#[cfg(feature = "files")]
-mod folder {
-    use std::fs::File;
-    use std::io::{self, ErrorKind, Read};
-    use std::os::fd::OwnedFd;
-    use std::os::unix::fs::MetadataExt;
-    use std::path::Path;
-
-    use bytes::Bytes;
-    use rustix::fs::{Mode, OFlags};
-    use rustix::io::{Errno, retry_on_intr};
-
-    use super::{FileBody, Found, content_type, etag};
-
-    pub(super) struct Folder(OwnedFd);
-
-    impl Folder {
-        pub(super) fn open(path: &Path) -> io::Result<Self> {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            Ok(Self(retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))?))
-        }
-
-        /// The file that these names, all checked, lead to. At most one `openat` a name.
-        pub(super) fn find(&self, names: &[String]) -> io::Result<Option<Found>> {
-            let error = match self.look_up(names) {
-                Ok(found) => return Ok(Some(found)),
-                Err(error) => error,
-            };
-            // The client hears 404 for all of it, so here is where an operator can learn more.
-            let (path, text) = (names.join("/"), error.to_string());
-            log::debug!("event=no_file path={path:?} error={text:?}");
-            let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
-            match error.raw_os_error().is_some_and(|code| exhausted.contains(&code)) {
-                true => Err(error),
-                false => Ok(None),
-            }
-        }
-
-        fn look_up(&self, names: &[String]) -> io::Result<Found> {
-            let (name, folders) = names.split_last().ok_or(ErrorKind::NotFound)?;
-            let mut inner = None;
-            for folder in folders {
-                let at = inner.as_ref().unwrap_or(&self.0);
-                inner = Some(open_in(at, folder, OFlags::DIRECTORY)?);
-            }
-            let file =
-                File::from(open_in(inner.as_ref().unwrap_or(&self.0), name, OFlags::NOCTTY)?);
-            // Asked of the open file, not of its name: between the two it could become another.
-            let metadata = file.metadata()?;
-            if !metadata.is_file() {
-                return Err(io::Error::other("it is no regular file"));
-            }
-            let length = metadata.len();
-            let version = (metadata.mtime(), metadata.mtime_nsec(), metadata.ino());
-            Ok(Found {
-                content_type: content_type(name),
-                etag: etag(length, version),
-                length,
-                body: FileBody::Disk(DiskFile { file, remaining: length }),
-            })
-        }
-    }
-
-    /// Opens what is called `name` in the folder `at`, unless it is a link.
-    ///
-    /// Linux could do the whole walk in one call, `openat2` with `RESOLVE_BENEATH` and
-    /// `RESOLVE_NO_SYMLINKS`. But kernels before 5.6, the BSDs, macOS and many containers' seccomp
-    /// filters need this walk all the same, and a guard with two ways is one too many to test.
-    fn open_in(at: &OwnedFd, name: &str, more: OFlags) -> rustix::io::Result<OwnedFd> {
-        // NONBLOCK: a FIFO without a writer would hold up the loop. Regular files do not mind.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | more;
-        retry_on_intr(|| rustix::fs::openat(at, name, flags, Mode::empty()))
-    }
-
-    /// An open file, read from its beginning. Holds one descriptor and no buffer.
-    #[derive(Debug)]
-    pub(crate) struct DiskFile {
-        file: File,
-        /// Bytes promised and not yet read. The file may have grown: what came later is not read.
-        remaining: u64,
-    }
-
-    impl DiskFile {
-        /// The next bytes, at most `max`; none at the end (or if `max` is 0).
-        ///
-        /// # Errors
-        /// What the system said, and `UnexpectedEof` if the file was cut short since it was found:
-        /// the length is promised by then, so the only honest end is to close the connection.
-        pub(crate) fn next_piece(&mut self, max: usize) -> io::Result<Bytes> {
-            let wanted =
-                usize::try_from(self.remaining).map_or(max, |remaining| remaining.min(max));
-            if wanted == 0 {
-                return Ok(Bytes::new());
-            }
-            let mut piece = vec![0; wanted];
-            let length = loop {
-                match self.file.read(&mut piece) {
-                    Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                    Ok(length) => break length,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            };
-            piece.truncate(length);
-            self.remaining -= length as u64;
-            Ok(piece.into())
-        }
-
-        /// Bytes still to come.
-        pub(crate) fn remaining(&self) -> u64 {
-            self.remaining
-        }
-    }
-}
-
-/// Without the feature `files` there is no folder, and the compiler knows it.
-#[cfg(not(feature = "files"))]
-mod folder {
-    use std::io;
-    use std::path::Path;
-
-    use bytes::Bytes;
-
-    pub(super) enum Folder {}
-
-    /// Without folders there is none, and the compiler knows.
-    #[derive(Debug)]
-    pub(crate) enum DiskFile {}
-
-    impl DiskFile {
-        pub(crate) fn next_piece(&mut self, _: usize) -> io::Result<Bytes> {
-            match *self {}
-        }
-
-        pub(crate) fn remaining(&self) -> u64 {
-            match *self {}
-        }
-    }
-
-    impl Folder {
-        pub(super) fn open(_: &Path) -> io::Result<Self> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        pub(super) fn find(&self, _: &[String]) -> io::Result<Option<super::Found>> {
-            match *self {}
         }
     }
 }

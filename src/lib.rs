@@ -66,7 +66,7 @@
 //!     busy        who is to be read, in order    told        what the log hears of now and then
 //!     spare       memory of long messages
 //!  0  id  message  error  limits  net  network  tick  json  input  percent  process
-//!     metrics, and in its folder counters
+//!     metrics, and in its folder counters        folder      files on disk
 //! ```
 //!
 //! # Features
@@ -102,6 +102,7 @@ mod exchange;
 mod exposition;
 mod extensions;
 mod files;
+mod folder;
 mod forms;
 mod forwarded;
 mod gate;

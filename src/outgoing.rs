@@ -4,7 +4,7 @@
 
 use std::io;
 
-use crate::files::DiskFile;
+use crate::folder::DiskFile;
 use crate::limits::{Limits, TAKE_BYTES};
 use crate::metrics::Held;
 use crate::outbox::{Flush, Outbox, Sink};

@@ -3,7 +3,7 @@
 //! The stages and the ways between them are drawn in `connection.rs`, which goes those ways.
 
 use crate::event_stream::EventStream;
-use crate::files::DiskFile;
+use crate::folder::DiskFile;
 use crate::head::Head;
 use crate::http::Request;
 use crate::limits::Limits;

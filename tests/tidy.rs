@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 /// Who stands where (`docs/architecture.md`). A file imports from lower floors only.
 const FLOORS: &[&[&str]] = &[
     &[
-        "counters", "error", "id", "input", "json", "limits", "message", "metrics", "net",
-        "network", "percent", "process", "tick",
+        "counters", "error", "folder", "id", "input", "json", "limits", "message", "metrics",
+        "net", "network", "percent", "process", "tick",
     ],
     &[
         "bucket",
