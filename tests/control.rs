@@ -25,7 +25,7 @@ use std::net::{SocketAddr, TcpStream};
 use pousse::{Config, Publish};
 use serde_json::Value;
 
-use common::{Act, Running, Socket, connect, content, http, status};
+use common::{Act, Running, Socket, connect, content, head, http, status};
 
 /// A server where nobody may publish, with a control listener.
 fn start(change: impl FnOnce(&mut Config), act: impl Act) -> Running {
@@ -81,19 +81,13 @@ fn hears(socket: &mut Socket) -> Value {
 
 /// An event stream whose head has been read and passed; the status of another answer.
 fn stream(address: SocketAddr, query: &str) -> Result<TcpStream, String> {
-    use std::io::{Read, Write};
+    use std::io::Write;
     let mut stream = connect(address);
     let request = format!(
         "GET /api/messages?{query} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).unwrap();
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).unwrap();
+    let head = head(&mut stream);
     if status(&head) == "200" { Ok(stream) } else { Err(status(&head).to_owned()) }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::TcpStream;
 
+use kit::lines::Lines;
 use pousse::{Config, ConnId, Context, Handler, Message, Server};
 
 use crate::common::{Said, answer, connect, content, http, quiet, request, status};
@@ -203,29 +204,10 @@ fn the_process_is_this_one() {
     assert!(start > 1.7e9);
 }
 
-/// Keeps the lines of slow handlers.
-struct Lines(std::sync::Mutex<Vec<String>>);
-
-impl log::Log for Lines {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let line = record.args().to_string();
-        if line.starts_with("event=slow_handler ") {
-            self.0.lock().unwrap().push(line);
-        }
-    }
-
-    fn flush(&self) {}
-}
-
 #[test]
 fn a_slow_handler_is_logged_with_its_client_and_counted() {
-    static LINES: Lines = Lines(std::sync::Mutex::new(Vec::new()));
-    log::set_logger(&LINES).unwrap();
-    log::set_max_level(log::LevelFilter::Warn);
+    static LINES: Lines = Lines::of(|line| line.starts_with("event=slow_handler "));
+    LINES.keep(log::LevelFilter::Warn);
     let slow = |said: &Said, ctx: &mut Context<'_>| match said {
         Said::Text(..) => work(),
         Said::Open(_) => ctx.wake_after(std::time::Duration::ZERO, 1),
@@ -242,13 +224,13 @@ fn a_slow_handler_is_logged_with_its_client_and_counted() {
     let before = slow();
     socket.says("work");
     until(&running, "it is counted", || slow() > before);
-    let has = |text: &str| LINES.0.lock().unwrap().iter().any(|line| line.starts_with(text));
+    let has = |text: &str| LINES.kept().iter().any(|line| line.starts_with(text));
     // At most one line a second: it comes in time if more is slow.
     until(&running, "it is logged", || {
         socket.says("work");
         has(&format!("event=slow_handler client={id} ms="))
     });
-    assert!(LINES.0.lock().unwrap().iter().all(|line| line.contains(" suppressed=")));
+    assert!(LINES.kept().iter().all(|line| line.contains(" suppressed=")));
 }
 
 /// Takes more than a millisecond.

@@ -1,9 +1,10 @@
 //! Limits on topics, on clients, and on the bytes that wait for them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kit::lines::Lines;
 use pousse::{Config, ConnId, Context, Handler, Message, Reason, RemoteError, SendError, Server};
 
 use crate::by_hand::ByHand;
@@ -276,29 +277,10 @@ pub(crate) fn a_client_that_takes_nothing_for_too_long_is_closed_with_1013() {
     innocent.is_served();
 }
 
-/// Keeps the lines that tell of commands.
-struct Lines(Mutex<Vec<String>>);
-
-impl log::Log for Lines {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let line = record.args().to_string();
-        if line.ends_with(" reason=commands") {
-            self.0.lock().unwrap().push(line);
-        }
-    }
-
-    fn flush(&self) {}
-}
-
 #[test]
 pub(crate) fn commands_of_other_threads_that_may_wait_are_so_many() {
-    static LINES: Lines = Lines(Mutex::new(Vec::new()));
-    log::set_logger(&LINES).unwrap();
-    log::set_max_level(log::LevelFilter::Info);
+    static LINES: Lines = Lines::of(|line| line.ends_with(" reason=commands"));
+    LINES.keep(log::LevelFilter::Info);
     let (mut server, address) = bind(|limits| limits.commands = 4, Chat);
     let remote = server.remote();
     for _ in 0..4 {
@@ -320,5 +302,5 @@ pub(crate) fn commands_of_other_threads_that_may_wait_are_so_many() {
     // The queue is the other threads' business, so what did not fit is counted by them.
     let refused = server.context().counters().refused(Reason::Commands);
     assert_eq!(refused, 2, "refused.commands");
-    assert_eq!(*LINES.0.lock().unwrap(), ["event=refused client=- count=2 reason=commands"]);
+    assert_eq!(LINES.kept(), ["event=refused client=- count=2 reason=commands"]);
 }

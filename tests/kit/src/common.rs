@@ -401,15 +401,20 @@ pub fn http(mut stream: impl Read + Write, method: &str, to: &str, content: &str
     answer
 }
 
-/// One answer with a `Content-Length`, from a connection that goes on.
-pub fn answer(stream: &mut impl Read) -> String {
+/// The head of an answer, and nothing of what stands behind it.
+pub fn head(stream: &mut impl Read) -> String {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte).unwrap();
         bytes.push(byte[0]);
     }
-    let head = String::from_utf8(bytes).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// One answer with a `Content-Length`, from a connection that goes on.
+pub fn answer(stream: &mut impl Read) -> String {
+    let head = head(stream);
     let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
     let mut content = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut content).unwrap();

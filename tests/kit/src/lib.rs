@@ -9,6 +9,7 @@
 #![cfg(not(simulation))]
 
 pub mod common;
+pub mod lines;
 pub mod support;
 
 use std::ffi::OsString;
