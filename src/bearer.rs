@@ -24,60 +24,59 @@ pub(crate) struct Bearers {
     pub(crate) names: Option<Names>,
 }
 
-type Fields = &'static [(&'static str, &'static str)];
-
-const MISSING: Fields = &[("WWW-Authenticate", "Bearer realm=\"pousse\"")];
+/// The field of a 401, with what is wrong with the token that was sent (RFC 6750 §3).
+macro_rules! challenge {
+    () => {
+        &[("WWW-Authenticate", "Bearer realm=\"pousse\"")]
+    };
+    ($error:literal, $why:literal) => {
+        &[(
+            "WWW-Authenticate",
+            concat!(
+                "Bearer realm=\"pousse\", error=\"",
+                $error,
+                "\", error_description=\"",
+                $why,
+                "\""
+            ),
+        )]
+    };
+}
 
 const NO_TOKEN_TO_READ: Denial = Denial::unauthorized(
     "a token is needed to read here: send Authorization: Bearer TOKEN, or, for a WebSocket or an \
      event stream of a page, put it into the query of the URL as token",
-    MISSING,
+    challenge!(),
 );
 const NO_TOKEN_TO_PUBLISH: Denial = Denial::unauthorized(
     "a token is needed to publish here: send Authorization: Bearer TOKEN",
-    MISSING,
+    challenge!(),
 );
 const NO_TOKEN_TO_OPERATE: Denial = Denial::unauthorized(
     "a token is needed here from other machines: send Authorization: Bearer TOKEN",
-    MISSING,
+    challenge!(),
 );
 const NOT_IN_THE_URL: Denial = Denial::unauthorized(
     "a token in the URL is taken for a WebSocket or an event stream only: send Authorization: \
      Bearer TOKEN",
-    MISSING,
+    challenge!(),
 );
 const UNKNOWN: Denial = Denial::unauthorized(
     "the token is not known here, or no longer: send one that stands in the server's token file",
-    &[(
-        "WWW-Authenticate",
-        "Bearer realm=\"pousse\", error=\"invalid_token\", \
-         error_description=\"the token is not known here, or no longer\"",
-    )],
+    challenge!("invalid_token", "the token is not known here, or no longer"),
 );
 const FOREIGN: Denial = Denial::unauthorized(
     "the scheme of Authorization has to be Bearer: send Authorization: Bearer TOKEN",
-    &[(
-        "WWW-Authenticate",
-        "Bearer realm=\"pousse\", error=\"invalid_request\", \
-         error_description=\"the scheme of Authorization has to be Bearer\"",
-    )],
+    challenge!("invalid_request", "the scheme of Authorization has to be Bearer"),
 );
 const MALFORMED: Denial = Denial::unauthorized(
     "the token is malformed: send Authorization: Bearer TOKEN, with one space and the token as it \
      stands in the token file",
-    &[(
-        "WWW-Authenticate",
-        "Bearer realm=\"pousse\", error=\"invalid_request\", \
-         error_description=\"the token is malformed\"",
-    )],
+    challenge!("invalid_request", "the token is malformed"),
 );
 const TWO_TOKENS: Denial = Denial::malformed(
     "there is more than one token: send one, in one Authorization field",
-    &[(
-        "WWW-Authenticate",
-        "Bearer realm=\"pousse\", error=\"invalid_request\", \
-         error_description=\"there is more than one token\"",
-    )],
+    challenge!("invalid_request", "there is more than one token"),
 );
 
 const OPENED_WITHOUT: &str = "publishing needs a token here: open the WebSocket with one";
