@@ -16,6 +16,11 @@
 //! pushed is not sent to a connection: [`Connection::fill`] takes it from the log, from the place
 //! where this reader stands.
 //!
+//! Five functions end it. `close` asks for the end in the words of the protocol, and `end` comes
+//! behind the last answer; what waits leaves first. `cut` drops what waits, and tells a WebSocket
+//! so. These lead to `leave`: from there on the peer is only read until its bytes have ended.
+//! `abort` ends it at once, without a word.
+//!
 //! Invariants: after a fault or a close frame no event follows. An idle connection owns no buffer.
 //! What cannot be looked at yet is kept, and no more is read until then: behind a request at most
 //! one head's worth, behind `turn-messages` what one read brought.
@@ -114,6 +119,7 @@ impl Connection {
             }
             Stage::Content(_) => self.receive_content(input),
             Stage::WebSocket(_) if self.messages_left > 0 => self.receive_frames(input, turn),
+            // Not to be looked at yet.
             _ if self.stage.keeps_input() => {
                 if !input.is_empty() {
                     self.rare.keep(std::mem::take::<&mut [u8]>(input));
@@ -122,6 +128,7 @@ impl Connection {
                 }
                 None
             }
+            // Never to be looked at.
             _ => {
                 *input = &mut [];
                 None
@@ -393,8 +400,8 @@ impl Connection {
         }
     }
 
-    /// It was not read although it may have something to say: counts it, if that is for what waits.
-    pub(crate) fn is_left_unread(&mut self, turn: &mut Turn) {
+    /// It was not read although it may have something to say: counts that, if it is for what waits.
+    pub(crate) fn count_unread(&mut self, turn: &mut Turn) {
         self.out.count_full(turn);
     }
 

@@ -128,7 +128,7 @@ impl Readers {
     }
 
     /// A reader of the topic was stopped by its budget: there will be another round.
-    pub(crate) fn has_more_to_take(&mut self, number: TopicNumber) {
+    pub(crate) fn note_unfinished(&mut self, number: TopicNumber) {
         if let Some(readers) = self.of.get_mut(number.0 as usize) {
             readers.is_unfinished = true;
         }

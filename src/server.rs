@@ -2,7 +2,7 @@
 //!
 //! One thread, one mio [`Poll`]. Here, and in `door.rs`, sockets are asked, and only here the clock
 //! is read; what the bytes mean is `connection.rs`' business, and what is to be pushed waits in the
-//! log. Reading [`Server::turn`] and the eight steps below it, in their order, is reading all of
+//! log. Reading `Server::go_round` and the eight steps below it, in their order, is reading all of
 //! the loop; the last two, who leaves and who comes, stand in `door.rs`.
 //!
 //! House rules that live here:
@@ -172,7 +172,7 @@ impl<H: Handler> Server<H> {
     /// # Errors
     /// [`Error::Poll`]: the system cannot tell any more what is ready. [`Error::Forked`].
     pub fn run(&mut self) -> Result<(), Error> {
-        self.is_no_fork()?;
+        self.check_process()?;
         while !self.has_ended {
             self.go_round(None)?;
         }
@@ -188,10 +188,11 @@ impl<H: Handler> Server<H> {
     ///
     /// Work: bounded by the limits that begin with `turn`.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<Option<Duration>, Error> {
-        self.is_no_fork()?;
+        self.check_process()?;
         self.go_round(timeout)
     }
 
+    /// The eight steps of a turn.
     fn go_round(&mut self, timeout: Option<Duration>) -> Result<Option<Duration>, Error> {
         self.wait(timeout)?; //  1  until someone is ready or a deadline has come
         self.note(); //          2  who is ready; nobody is touched yet
@@ -221,10 +222,11 @@ impl<H: Handler> Server<H> {
         let (before, tick) = (self.app.hub.turn.now, Tick::at(now - self.started));
         self.app.hub.turn.begin(tick, unix.as_secs());
         // A handler may fork as well. Asking costs a call, so it is not asked in every turn.
-        if tick == before { Ok(()) } else { self.is_no_fork() }
+        if tick == before { Ok(()) } else { self.check_process() }
     }
 
-    fn is_no_fork(&self) -> Result<(), Error> {
+    /// A fork has the descriptors of its parent, and would read what is for that one.
+    fn check_process(&self) -> Result<(), Error> {
         (std::process::id() == self.process).then_some(()).ok_or(Error::Forked)
     }
 
@@ -339,7 +341,7 @@ impl<H: Handler> Server<H> {
         }
         if !client.is_readable || !client.connection.wants_input(&self.app.hub.turn) {
             // Readiness is remembered, and looked at again when bytes are wanted.
-            return client.connection.is_left_unread(&mut self.app.hub.turn);
+            return client.connection.count_unread(&mut self.app.hub.turn);
         }
         if client.stream.is_handshaking() && !self.app.hub.turn.may_handshake() {
             return self.make_busy(id);
@@ -392,6 +394,7 @@ impl<H: Handler> Server<H> {
         while self.app.feed(id, &mut input, enough) {
             let before = left;
             self.visit_within(id, &mut left);
+            // The socket takes no more now, or has had its share: the rest waits for its turn.
             enough = if left == before || left == 0 { usize::MAX } else { enough };
         }
         let Some(client) = self.app.hub.clients.get_mut(id) else { return };
@@ -528,7 +531,7 @@ impl<H: Handler> Server<H> {
             for _ in 0..self.app.hub.turn.limits.turn_readers {
                 let Some(id) = self.app.hub.clients.next_reader(topic) else { break };
                 if self.visit(id) == Visit::Unfinished {
-                    self.app.hub.clients.readers.has_more_to_take(topic);
+                    self.app.hub.clients.readers.note_unfinished(topic);
                 }
             }
             let (hub, now) = (&mut self.app.hub, net::now());
