@@ -122,7 +122,7 @@ impl Hub {
         self.log.trim(self.turn.now);
         let counters = &mut self.turn.counters;
         counters.encoded = self.log.encodings();
-        self.log.held().for_each(|(limit, times)| counters.set_held(limit, times));
+        self.log.dropped_by().for_each(|(limit, times)| counters.set_held(limit, times));
     }
 
     /// Publishes for a client, once for each key of its publisher. Who publishes is not read while

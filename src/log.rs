@@ -67,7 +67,7 @@ pub struct Log {
     entries: usize,
     dropped: u64,
     /// How many of them each of the limits has dropped.
-    held: [u64; Held::COUNT],
+    dropped_by: [u64; Held::COUNT],
     bytes: usize,
     /// Topics that got entries since the last trim.
     crowded: Vec<TopicNumber>,
@@ -92,7 +92,7 @@ impl Log {
             order: VecDeque::new(),
             entries: 0,
             dropped: 0,
-            held: [0; Held::COUNT],
+            dropped_by: [0; Held::COUNT],
             bytes: 0,
             crowded: Vec::new(),
             excess_bytes: 0,
@@ -102,6 +102,8 @@ impl Log {
             appended: Vec::new(),
         }
     }
+
+    // What is published comes in.
 
     /// Appends a message. The one door through which anything reaches more than one client.
     ///
@@ -115,6 +117,29 @@ impl Log {
         now: Tick,
     ) -> Result<(TopicNumber, EntryId), PublishError> {
         self.append_keyed(topic, message, except, None, now)
+    }
+
+    /// Appends a message unless this key was used in the topic for one that is still kept: then
+    /// that one is the answer (the second value is false), if its content is the same.
+    ///
+    /// # Errors
+    /// [`PublishError`]; then nothing was kept.
+    pub fn append_once(
+        &mut self,
+        topic: &str,
+        message: Message<'_>,
+        key: &str,
+        now: Tick,
+    ) -> Result<((TopicNumber, EntryId), bool), PublishError> {
+        if let Some(number) = self.find(topic)
+            && let Some(entry) = self.topic(number).keyed(key)
+        {
+            return match entry.message() == message {
+                true => Ok(((number, self.id(entry.seq)), false)),
+                false => Err(PublishError::KeyReused),
+            };
+        }
+        Ok((self.append_keyed(topic, message, None, Some(key), now)?, true))
     }
 
     /// As [`append`](Self::append), under a key with which the same will not be appended twice.
@@ -153,125 +178,7 @@ impl Log {
         Ok((number, self.id(seq)))
     }
 
-    /// Appends a message unless this key was used in the topic for one that is still kept: then
-    /// that one is the answer (the second value is false), if its content is the same.
-    ///
-    /// # Errors
-    /// [`PublishError`]; then nothing was kept.
-    pub fn append_once(
-        &mut self,
-        topic: &str,
-        message: Message<'_>,
-        key: &str,
-        now: Tick,
-    ) -> Result<((TopicNumber, EntryId), bool), PublishError> {
-        if let Some(number) = self.find(topic)
-            && let Some(entry) = self.topic(number).keyed(key)
-        {
-            return match entry.message() == message {
-                true => Ok(((number, self.id(entry.seq)), false)),
-                false => Err(PublishError::KeyReused),
-            };
-        }
-        Ok((self.append_keyed(topic, message, None, Some(key), now)?, true))
-    }
-
-    /// Counts a reader of the topic, which exists from now on.
-    ///
-    /// # Errors
-    /// [`PublishError::BadTopic`] and [`PublishError::TopicsFull`].
-    pub fn join(&mut self, topic: &str) -> Result<TopicNumber, PublishError> {
-        let number = self.open(topic)?;
-        self.topic_mut(number).readers += 1;
-        Ok(number)
-    }
-
-    /// Takes back one [`join`](Self::join).
-    pub fn leave(&mut self, number: TopicNumber) {
-        let topic = self.topic_mut(number);
-        topic.readers -= 1;
-        if topic.readers == 0 {
-            topic.unoffered = u64::MAX;
-            self.drop_if_unused(number);
-        }
-    }
-
-    /// Every reader of the topic has been offered its entries up to `seq`.
-    pub fn offered(&mut self, number: TopicNumber, seq: u64) {
-        if let Some(topic) = self.topics.get_mut(number.0 as usize) {
-            topic.unoffered = if topic.last() > seq { seq + 1 } else { u64::MAX };
-        }
-    }
-
-    /// Drops what is over a bound, oldest first, and topics that are empty and unread.
-    ///
-    /// Work: proportional to what is dropped, and so to what was published.
-    pub fn trim(&mut self, now: Tick) {
-        self.excess_bytes = 0;
-        let mut crowded = std::mem::take(&mut self.crowded);
-        crowded.retain(|&number| self.trim_topic(number));
-        self.crowded = crowded;
-        // Who reads must not crowd out what there is to be read, but for a share.
-        while self.bytes() > self.limits.history_total
-            && self.encodings.bytes() > self.limits.history_total / DEFLATED_SHARE
-            && self.forget_deflated()
-        {}
-        while let Some(oldest) = self.order.front() {
-            let (seq, number, at) = (oldest.seq, oldest.topic, oldest.at);
-            let is_held = self.holds(number, seq);
-            let is_old = at.after(self.limits.history_age) <= now;
-            let is_due = is_old || self.bytes() > self.limits.history_total;
-            if is_held && (!is_due || self.topic(number).unoffered <= seq) {
-                break;
-            }
-            self.order.pop_front();
-            if is_held {
-                let limit = if is_old { Held::HistoryAge } else { Held::HistoryTotal };
-                self.drop_front_for(limit, number);
-                self.drop_if_unused(number);
-            }
-        }
-        // A topic that trims itself leaves stale lines behind an older entry of a quiet one.
-        if self.order.len() > 2 * self.entries + 64 {
-            let order = std::mem::take(&mut self.order);
-            self.order = order.into_iter().filter(|it| self.holds(it.topic, it.seq)).collect();
-        }
-        let topics = &self.topics;
-        self.encodings.tidy(self.entries, |(number, seq)| holds(topics, number, seq));
-    }
-
-    /// Drops all entries of the topic, offered or not, so that its floor is its last id. If nobody
-    /// reads it, it is gone.
-    ///
-    /// The one exception to the third invariant: readers who were behind are told of a gap.
-    pub(crate) fn clear(&mut self, number: TopicNumber) {
-        while !self.topic(number).is_empty() {
-            self.drop_front(number);
-        }
-        self.topic_mut(number).unoffered = u64::MAX;
-        self.drop_if_unused(number);
-    }
-
-    /// The topics from this number on, in the order of their numbers.
-    pub fn topics_from(&self, first: usize) -> impl Iterator<Item = (usize, &Topic)> {
-        let end = self.topics.iter().next_back().map_or(0, |(last, _)| last + 1);
-        (first..end).filter_map(|at| Some((at, self.topics.get(at)?)))
-    }
-
-    /// When the oldest entry will be too old.
-    pub fn deadline(&self) -> Tick {
-        self.order.front().map_or(Tick::NEVER, |oldest| oldest.at.after(self.limits.history_age))
-    }
-
-    /// Forgets forms that were made for readers who all have them now. Those that are compressed
-    /// stay as long as their entries.
-    pub fn drop_encoded(&mut self) {
-        for (number, seq) in self.encodings.take_plain() {
-            if let Some(topic) = self.topics.get_mut(number.0 as usize) {
-                self.encodings.remove(topic.forget_forms(seq));
-            }
-        }
-    }
+    // Readers look up what comes after their place.
 
     /// The topic of this name, if it exists.
     pub fn find(&self, name: &str) -> Option<TopicNumber> {
@@ -312,6 +219,114 @@ impl Log {
         Merge { log: self, next }
     }
 
+    /// The id of the `seq`th entry of this run.
+    pub fn id(&self, seq: u64) -> EntryId {
+        EntryId { run: self.run, seq }
+    }
+
+    /// The id of the newest entry of all topics.
+    pub fn newest(&self) -> EntryId {
+        self.id(self.last)
+    }
+
+    /// The oldest entry of the topic that is kept; the newest of all if it keeps none.
+    pub fn oldest(&self, topic: Option<TopicNumber>) -> EntryId {
+        let kept = topic.and_then(|number| self.topic(number).oldest());
+        self.id(kept.unwrap_or(self.last))
+    }
+
+    // Who reads a topic, and what its readers were offered.
+
+    /// Counts a reader of the topic, which exists from now on.
+    ///
+    /// # Errors
+    /// [`PublishError::BadTopic`] and [`PublishError::TopicsFull`].
+    pub fn join(&mut self, topic: &str) -> Result<TopicNumber, PublishError> {
+        let number = self.open(topic)?;
+        self.topic_mut(number).readers += 1;
+        Ok(number)
+    }
+
+    /// Takes back one [`join`](Self::join).
+    pub fn leave(&mut self, number: TopicNumber) {
+        let topic = self.topic_mut(number);
+        topic.readers -= 1;
+        if topic.readers == 0 {
+            topic.unoffered = u64::MAX;
+            self.drop_if_unused(number);
+        }
+    }
+
+    /// Every reader of the topic has been offered its entries up to `seq`.
+    pub fn offered(&mut self, number: TopicNumber, seq: u64) {
+        if let Some(topic) = self.topics.get_mut(number.0 as usize) {
+            topic.unoffered = if topic.last() > seq { seq + 1 } else { u64::MAX };
+        }
+    }
+
+    /// Whether so much waits to be offered to readers that publishers should not be read.
+    pub fn is_behind(&self) -> bool {
+        self.excess_bytes > self.limits.history_bytes
+    }
+
+    // What is over a bound is dropped.
+
+    /// Drops what is over a bound, oldest first, and topics that are empty and unread.
+    ///
+    /// Work: proportional to what is dropped, and so to what was published.
+    pub fn trim(&mut self, now: Tick) {
+        self.excess_bytes = 0;
+        let mut crowded = std::mem::take(&mut self.crowded);
+        crowded.retain(|&number| self.trim_topic(number));
+        self.crowded = crowded;
+        // Who reads must not crowd out what there is to be read, but for a share.
+        while self.bytes() > self.limits.history_total
+            && self.encodings.bytes() > self.limits.history_total / DEFLATED_SHARE
+            && self.forget_deflated()
+        {}
+        while let Some(oldest) = self.order.front() {
+            let (seq, number, at) = (oldest.seq, oldest.topic, oldest.at);
+            let is_held = self.holds(number, seq);
+            let is_old = at.after(self.limits.history_age) <= now;
+            let is_due = is_old || self.bytes() > self.limits.history_total;
+            if is_held && (!is_due || self.topic(number).unoffered <= seq) {
+                break;
+            }
+            self.order.pop_front();
+            if is_held {
+                let limit = if is_old { Held::HistoryAge } else { Held::HistoryTotal };
+                self.drop_front_for(limit, number);
+                self.drop_if_unused(number);
+            }
+        }
+        // A topic that trims itself leaves stale lines behind an older entry of a quiet one.
+        if self.order.len() > 2 * self.entries + 64 {
+            let order = std::mem::take(&mut self.order);
+            self.order = order.into_iter().filter(|it| self.holds(it.topic, it.seq)).collect();
+        }
+        let topics = &self.topics;
+        self.encodings.tidy(self.entries, |(number, seq)| holds(topics, number, seq));
+    }
+
+    /// When the oldest entry will be too old.
+    pub fn deadline(&self) -> Tick {
+        self.order.front().map_or(Tick::NEVER, |oldest| oldest.at.after(self.limits.history_age))
+    }
+
+    /// Drops all entries of the topic, offered or not, so that its floor is its last id. If nobody
+    /// reads it, it is gone.
+    ///
+    /// The one exception to the third invariant: readers who were behind are told of a gap.
+    pub(crate) fn clear(&mut self, number: TopicNumber) {
+        while !self.topic(number).is_empty() {
+            self.drop_front(number);
+        }
+        self.topic_mut(number).unoffered = u64::MAX;
+        self.drop_if_unused(number);
+    }
+
+    // Forms of entries, beside the frame that each is kept as.
+
     /// The entry in this form, made by `encode` when it is first needed.
     pub fn form(
         &self,
@@ -342,6 +357,16 @@ impl Log {
         }
     }
 
+    /// Forgets forms that were made for readers who all have them now. Those that are compressed
+    /// stay as long as their entries.
+    pub fn drop_encoded(&mut self) {
+        for (number, seq) in self.encodings.take_plain() {
+            if let Some(topic) = self.topics.get_mut(number.0 as usize) {
+                self.encodings.remove(topic.forget_forms(seq));
+            }
+        }
+    }
+
     /// Forgets the compressed forms that were made first; false if there are none.
     fn forget_deflated(&mut self) -> bool {
         let Some((number, seq)) = self.encodings.take_deflated() else { return false };
@@ -351,30 +376,17 @@ impl Log {
         true
     }
 
-    /// The id of the `seq`th entry of this run.
-    pub fn id(&self, seq: u64) -> EntryId {
-        EntryId { run: self.run, seq }
+    // What there is.
+
+    /// The topics from this number on, in the order of their numbers.
+    pub fn topics_from(&self, first: usize) -> impl Iterator<Item = (usize, &Topic)> {
+        let end = self.topics.iter().next_back().map_or(0, |(last, _)| last + 1);
+        (first..end).filter_map(|at| Some((at, self.topics.get(at)?)))
     }
 
-    /// The id of the newest entry of all topics.
-    pub fn newest(&self) -> EntryId {
-        self.id(self.last)
-    }
-
-    /// The oldest entry of the topic that is kept; the newest of all if it keeps none.
-    pub fn oldest(&self, topic: Option<TopicNumber>) -> EntryId {
-        let kept = topic.and_then(|number| self.topic(number).oldest());
-        self.id(kept.unwrap_or(self.last))
-    }
-
-    /// Whether so much waits to be offered to readers that publishers should not be read.
-    pub fn is_behind(&self) -> bool {
-        self.excess_bytes > self.limits.history_bytes
-    }
-
-    /// Bytes held, bookkeeping included.
-    pub fn bytes(&self) -> usize {
-        self.bytes + self.encodings.bytes()
+    /// How many topics exist.
+    pub fn topics(&self) -> usize {
+        self.topics.len()
     }
 
     /// Entries held.
@@ -387,9 +399,9 @@ impl Log {
         self.entries == 0
     }
 
-    /// How many topics exist.
-    pub fn topics(&self) -> usize {
-        self.topics.len()
+    /// Bytes held, bookkeeping included.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.encodings.bytes()
     }
 
     /// How many entries were dropped, by whatever bound, since the start.
@@ -398,8 +410,8 @@ impl Log {
     }
 
     /// How many entries each bound has dropped.
-    pub(crate) fn held(&self) -> impl Iterator<Item = (Held, u64)> {
-        let count = |limit: &Held| self.held.get(*limit as usize).copied().unwrap_or(0);
+    pub(crate) fn dropped_by(&self) -> impl Iterator<Item = (Held, u64)> {
+        let count = |limit: &Held| self.dropped_by.get(*limit as usize).copied().unwrap_or(0);
         BOUNDS.iter().map(move |limit| (*limit, count(limit)))
     }
 
@@ -407,6 +419,8 @@ impl Log {
     pub fn encodings(&self) -> u64 {
         self.encodings.made()
     }
+
+    // Inside: topics come and go.
 
     fn topic_mut(&mut self, number: TopicNumber) -> &mut Topic {
         self.topics.get_mut(number.0 as usize).expect("a topic that is held exists")
@@ -448,6 +462,23 @@ impl Log {
         Ok(())
     }
 
+    /// A topic that holds nothing and that nobody reads is none.
+    fn drop_if_unused(&mut self, number: TopicNumber) {
+        let topic = self.topic(number);
+        if topic.is_empty() && topic.readers == 0 {
+            self.drop_topic(number);
+        }
+    }
+
+    fn drop_topic(&mut self, number: TopicNumber) {
+        let topic = self.topics.remove(number.0 as usize);
+        assert!(topic.readers == 0 && topic.is_empty(), "a topic in use was dropped");
+        self.names.remove(topic.name());
+        self.dropped_floor = self.dropped_floor.max(topic.last());
+    }
+
+    // Inside: entries go.
+
     fn holds(&self, number: TopicNumber, seq: u64) -> bool {
         holds(&self.topics, number, seq)
     }
@@ -479,7 +510,7 @@ impl Log {
 
     fn drop_front_for(&mut self, limit: Held, number: TopicNumber) {
         self.drop_front(number);
-        if let Some(count) = self.held.get_mut(limit as usize) {
+        if let Some(count) = self.dropped_by.get_mut(limit as usize) {
             *count += 1;
         }
     }
@@ -491,21 +522,6 @@ impl Log {
             self.entries -= 1;
             self.dropped += 1;
         }
-    }
-
-    /// A topic that holds nothing and that nobody reads is none.
-    fn drop_if_unused(&mut self, number: TopicNumber) {
-        let topic = self.topic(number);
-        if topic.is_empty() && topic.readers == 0 {
-            self.drop_topic(number);
-        }
-    }
-
-    fn drop_topic(&mut self, number: TopicNumber) {
-        let topic = self.topics.remove(number.0 as usize);
-        assert!(topic.readers == 0 && topic.is_empty(), "a topic in use was dropped");
-        self.names.remove(topic.name());
-        self.dropped_floor = self.dropped_floor.max(topic.last());
     }
 }
 
