@@ -10,7 +10,8 @@ use pousse::{CloseCode, Config, ConnId, Context, Error, Handler, Message, Reques
 struct Chat;
 
 impl Handler for Chat {
-    /// Somebody connects: everyone else is told.
+    /// Somebody connects: everyone else is told. A broadcast is published to `general`, the topic
+    /// of all who name none in their URL; it is refused only where a limit is reached.
     fn on_open(&mut self, conn: ConnId, request: &Request, ctx: &mut Context<'_>) {
         println!("{conn} connected from {}, {} here", request.peer(), ctx.clients().count());
         let _ = ctx.broadcast_except(conn, &format!("{conn} has come"));
@@ -29,7 +30,8 @@ impl Handler for Chat {
         let _ = ctx.broadcast(&format!("{conn} has left"));
     }
 
-    /// Somebody broke the protocol, or one of the functions above panicked.
+    /// Somebody broke the protocol, and is being closed already; or one of the functions above
+    /// panicked, and here it is decided what becomes of its client.
     fn on_error(&mut self, conn: ConnId, error: &Error, ctx: &mut Context<'_>) {
         println!("{conn}: {error}");
         ctx.close(conn, CloseCode::Error, "");

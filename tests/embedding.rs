@@ -318,8 +318,7 @@ impl Handler for UntilTheyLeave {
 
 #[test]
 fn a_server_lives_in_somebody_elses_loop() {
-    let mut config = Config::default();
-    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let mut config = common::config();
     let mut server = Server::bind(config, UntilTheyLeave).unwrap();
     let address = common::address(&server.addresses());
     let client = std::thread::spawn(move || {
@@ -350,8 +349,7 @@ fn a_server_lives_in_somebody_elses_loop() {
 
 #[test]
 fn what_is_published_between_two_turns_is_delivered_by_the_next() {
-    let mut config = Config::default();
-    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let mut config = common::config();
     let mut server = Server::bind(config, Echo).unwrap();
     let address = common::address(&server.addresses());
     let mut peer = common::connect(address);
@@ -370,8 +368,7 @@ fn what_is_published_between_two_turns_is_delivered_by_the_next() {
 
 #[test]
 fn a_server_with_nothing_to_do_says_so() {
-    let mut config = Config::default();
-    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let mut config = common::config();
     let mut server = Server::bind(config, Echo).unwrap();
     server.turn(Some(Duration::ZERO)).unwrap();
     assert_eq!(server.turn(Some(Duration::ZERO)).unwrap(), None);
@@ -382,8 +379,7 @@ fn a_server_with_nothing_to_do_says_so() {
 
 #[test]
 fn a_source_of_ones_own_is_watched() {
-    let mut config = Config::default();
-    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let mut config = common::config();
     struct Watch(Vec<usize>);
     impl Handler for Watch {
         fn on_message(&mut self, _: ConnId, _: Message<'_>, _: &mut Context<'_>) {}
@@ -553,8 +549,7 @@ fn a_time_without_end_is_refused_at_the_start() {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "time between two turns has to pass")]
 fn between_two_turns_time_is_what_the_clock_says() {
-    let mut config = Config::default();
-    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let mut config = common::config();
     let mut server = Server::bind(config, Echo).unwrap();
     server.turn(Some(Duration::ZERO)).unwrap();
     std::thread::sleep(Duration::from_millis(300));

@@ -35,8 +35,7 @@ impl Handler for Quiet {
 
 impl<H: Handler> Table<H> {
     fn new(change: impl FnOnce(&mut Config), handler: H) -> Self {
-        let mut config = Config::default();
-        config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let mut config = common::config();
         change(&mut config);
         let server = Server::bind(config, handler).unwrap();
         let address = common::address(&server.addresses());

@@ -300,8 +300,7 @@ struct Table {
 
 impl Table {
     fn new() -> Self {
-        let mut config = Config::default();
-        config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let mut config = common::config();
         config.limits.history = 10;
         config.limits.wait_max = Duration::from_secs(600);
         // All of a fan-out in one turn: what is joined for its readers is joined for a turn.
@@ -471,8 +470,7 @@ fn what_was_encoded_is_not_remembered_longer_than_its_entry_however_busy_the_ser
     if descriptors() < 1000 {
         return skip("400 readers in one process need 1,000 descriptors");
     }
-    let mut config = Config::default();
-    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let mut config = common::config();
     config.limits.history = 10;
     // A fan-out is never through when the next begins.
     config.limits.turn_readers = 1;

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use kit::lines::Lines;
 use pousse::{Config, ConnId, Context, Handler, Message, Server};
 
-use crate::common::{Said, answer, connect, content, http, quiet, request, status};
+use crate::common::{Said, answer, config, connect, content, http, quiet, request, status};
 use crate::prometheus::Exposition;
 use crate::{Running, ask, block, hears, publish, session, start, stream, until};
 
@@ -256,8 +256,7 @@ impl Handler for Own {
 #[test]
 fn the_embedder_adds_lines_of_its_own_and_spoils_nothing_if_it_fails() {
     for works in [true, false] {
-        let mut config = Config::default();
-        config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let mut config = config();
         config.control = Some("127.0.0.1:0".parse().unwrap());
         let mut server = Server::bind(config, Own(works)).unwrap();
         let address = server.control_address().unwrap();

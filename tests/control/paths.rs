@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use pousse::{Answer, CloseCode, Config, Context, Reason, Request, Response};
 
-use crate::common::{Route, Said, Socket, answer, connect, content, http, quiet, status};
+use crate::common::{Route, Said, Socket, answer, config, connect, content, http, quiet, status};
 use crate::{ask, door, get, publish, session, start, stream};
 
 const NOTHING: &str = "DELETE /api/clients/0-0";
@@ -128,8 +128,7 @@ impl<T: std::io::Read + Write> Both for T {}
 
 #[test]
 fn a_control_listener_that_others_can_reach_is_not_bound() {
-    let mut config = Config::default();
-    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let mut config = config();
     config.control = Some("0.0.0.0:0".parse().unwrap());
     let error = pousse::Server::bind(config, Nothing).err().unwrap();
     assert!(matches!(error, pousse::Error::Config(_)), "{error}");

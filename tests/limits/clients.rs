@@ -71,8 +71,7 @@ pub(crate) fn a_client_too_many_waits_in_the_queue_and_is_served_when_one_leaves
 
 #[test]
 pub(crate) fn a_control_client_too_many_waits_and_max_clients_is_not_for_them() {
-    let mut config = Config::default();
-    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let mut config = kit::common::config();
     config.control = Some("127.0.0.1:0".parse().unwrap());
     config.limits.max_clients = 1;
     config.limits.control_clients = 2;

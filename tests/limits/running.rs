@@ -54,8 +54,7 @@ pub(crate) fn bind_configured<H: Handler>(
     change: impl FnOnce(&mut Config),
     handler: H,
 ) -> (Server<H>, SocketAddr) {
-    let mut config = Config::default();
-    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let mut config = kit::common::config();
     change(&mut config);
     let server = Server::bind(config, handler).unwrap();
     let address = server.addresses()[0].strip_prefix("http://").unwrap().parse().unwrap();

@@ -66,8 +66,7 @@ mod options {
     fn has_its_options(tls: Option<Tls>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inherited = listener.local_addr().unwrap();
-        let mut config = Config::default();
-        config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let mut config = kit::common::config();
         config.tls = tls;
         let server = Server::bind_with(config, vec![listener.into()], Chat).unwrap();
         let own = server.addresses()[0].split("://").nth(1).unwrap().parse().unwrap();

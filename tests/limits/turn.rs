@@ -120,8 +120,7 @@ pub(crate) fn in_one_turn_so_many_steps_of_handshakes_are_taken() {
     if cfg!(not(feature = "tls")) {
         return assert!(tls.is_err(), "a build that speaks no TLS says so");
     }
-    let mut config = Config::default();
-    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let mut config = kit::common::config();
     config.tls = Some(tls.unwrap());
     config.limits.turn_handshakes = 3;
     let mut server = Server::bind(config, Chat).unwrap();

@@ -190,8 +190,7 @@ pub struct Running {
 impl Running {
     /// Starts one on a free port of the loopback address, unless `change` says otherwise.
     pub fn start(change: impl FnOnce(&mut Config), act: impl Act) -> Self {
-        let mut config = Config::default();
-        config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let mut config = config();
         change(&mut config);
         let (said, hears) = channel();
         let (jobs, to_do) = channel();
@@ -382,6 +381,13 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
+}
+
+/// The defaults, on a free port of the loopback address.
+pub fn config() -> Config {
+    let mut config = Config::default();
+    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    config
 }
 
 /// A request as text.
