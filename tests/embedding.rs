@@ -318,8 +318,7 @@ impl Handler for UntilTheyLeave {
 
 #[test]
 fn a_server_lives_in_somebody_elses_loop() {
-    let mut config = common::config();
-    let mut server = Server::bind(config, UntilTheyLeave).unwrap();
+    let mut server = Server::bind(common::config(), UntilTheyLeave).unwrap();
     let address = common::address(&server.addresses());
     let client = std::thread::spawn(move || {
         let mut peer = Socket::open(address, "/websocket");
@@ -349,8 +348,7 @@ fn a_server_lives_in_somebody_elses_loop() {
 
 #[test]
 fn what_is_published_between_two_turns_is_delivered_by_the_next() {
-    let mut config = common::config();
-    let mut server = Server::bind(config, Echo).unwrap();
+    let mut server = Server::bind(common::config(), Echo).unwrap();
     let address = common::address(&server.addresses());
     let mut peer = common::connect(address);
     peer.write_all(opening("/websocket").as_bytes()).unwrap();
@@ -368,8 +366,7 @@ fn what_is_published_between_two_turns_is_delivered_by_the_next() {
 
 #[test]
 fn a_server_with_nothing_to_do_says_so() {
-    let mut config = common::config();
-    let mut server = Server::bind(config, Echo).unwrap();
+    let mut server = Server::bind(common::config(), Echo).unwrap();
     server.turn(Some(Duration::ZERO)).unwrap();
     assert_eq!(server.turn(Some(Duration::ZERO)).unwrap(), None);
     server.context().wake_after(Duration::from_secs(5), 0);
@@ -379,7 +376,7 @@ fn a_server_with_nothing_to_do_says_so() {
 
 #[test]
 fn a_source_of_ones_own_is_watched() {
-    let mut config = common::config();
+    let config = common::config();
     struct Watch(Vec<usize>);
     impl Handler for Watch {
         fn on_message(&mut self, _: ConnId, _: Message<'_>, _: &mut Context<'_>) {}
@@ -549,8 +546,7 @@ fn a_time_without_end_is_refused_at_the_start() {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "time between two turns has to pass")]
 fn between_two_turns_time_is_what_the_clock_says() {
-    let mut config = common::config();
-    let mut server = Server::bind(config, Echo).unwrap();
+    let mut server = Server::bind(common::config(), Echo).unwrap();
     server.turn(Some(Duration::ZERO)).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     server.context().wake_after(Duration::from_secs(1), 0);

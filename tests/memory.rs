@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use common::{PATIENCE, answer, connect, content, frame, opening, request};
-use pousse::{Config, ConnId, Context, Handler, Message, Server};
+use pousse::{ConnId, Context, Handler, Message, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use kit::lines::Lines;
-use pousse::{Config, ConnId, Context, Handler, Message, Server};
+use pousse::{ConnId, Context, Handler, Message, Server};
 
 use crate::common::{Said, answer, config, connect, content, http, quiet, request, status};
 use crate::prometheus::Exposition;

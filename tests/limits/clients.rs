@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use kit::lines::Lines;
-use pousse::{Config, ConnId, Context, Handler, Message, Reason, RemoteError, SendError, Server};
+use pousse::{ConnId, Context, Handler, Message, Reason, RemoteError, SendError, Server};
 
 use crate::by_hand::ByHand;
 use crate::peer::{Innocent, Peer, frame, opening};

@@ -40,7 +40,7 @@ mod options {
     use std::net::TcpListener;
     use std::time::Duration;
 
-    use pousse::{Config, Server, Tls};
+    use pousse::{Server, Tls};
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
     use socket2::Socket;
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pousse::{Config, ConnId, Context, Counters, Handler, Held, Message, Server, Tls};
+use pousse::{ConnId, Context, Counters, Handler, Held, Message, Server, Tls};
 
 use crate::peer::{Peer, frame, opening};
 use crate::running::{Chat, Does, PATIENCE, bind, now};

@@ -178,8 +178,7 @@ impl World {
         while self.run >= unix_ms() {}
         let chat = Chat(self.published.clone());
         // Two cannot listen at one path: the old one goes before the new one comes.
-        let mut config = kit::common::config();
-        self.server = Server::bind(config, chat).unwrap();
+        self.server = Server::bind(kit::common::config(), chat).unwrap();
         let chat = Chat(self.published.clone());
         self.server = Server::bind(self.config.clone(), chat).unwrap();
         let before = self.run;
