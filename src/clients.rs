@@ -1,8 +1,8 @@
 //! Everyone connected: the slab of clients, how many there are and what they hold, and who of them
 //! is to be visited. What each topic's readers are offered, and when, is `readers.rs`.
 //!
-//! Invariants: an id is never reused, so a stale one finds nobody. A client's reading knows its
-//! place in its topic's list, and that knows the client's slot, so joining and leaving take the
+//! Invariants: an id is never reused, so a stale one finds nobody. A client's reading knows where
+//! it stands in its topic's list, and that knows the client's slot, so joining and leaving take the
 //! same time however many readers there are.
 //!
 //! A slot is most of what an idle client costs: what few clients have, or only now and then,
@@ -136,20 +136,20 @@ impl Numbers {
     /// A client goes from the one to the other; `None`: from, or to, where it is not counted.
     fn change(&mut self, is_control: bool, from: Option<Counted>, to: Option<Counted>) {
         if let Some(to) = to {
-            *self.place(is_control, to.transport) += 1;
+            *self.number_mut(is_control, to.transport) += 1;
             self.waiting_bytes += to.waiting_bytes as usize;
             self.held_bytes += to.held_bytes as usize;
         }
         if let Some(from) = from {
-            *self.place(is_control, from.transport) -= 1;
+            *self.number_mut(is_control, from.transport) -= 1;
             self.waiting_bytes -= from.waiting_bytes as usize;
             self.held_bytes -= from.held_bytes as usize;
         }
     }
 
-    fn place(&mut self, is_control: bool, transport: Transport) -> &mut usize {
+    fn number_mut(&mut self, is_control: bool, transport: Transport) -> &mut usize {
         match self.by_transport.get_mut(transport as usize) {
-            Some(place) if !is_control => place,
+            Some(number) if !is_control => number,
             _ => &mut self.control,
         }
     }
@@ -408,8 +408,8 @@ impl Clients {
         }
         let number = log.join(topic)?;
         let Some(client) = self.slots.get_mut(id.index() as usize) else { return Ok(false) };
-        let place = self.readers.join(number, id.index());
-        client.connection.cursor.read(number, seen, place);
+        let listed_at = self.readers.join(number, id.index());
+        client.connection.cursor.read(number, seen, listed_at);
         self.touch(id);
         Ok(true)
     }
@@ -418,11 +418,11 @@ impl Clients {
     pub(crate) fn unread(&mut self, id: ConnId, number: TopicNumber, log: &mut Log) -> bool {
         let Some(client) = self.get_mut(id) else { return false };
         let Some(gone) = client.connection.cursor.give_up(number) else { return false };
-        if let Some(moved) = self.readers.leave(number, gone.place) {
+        if let Some(moved) = self.readers.leave(number, gone.listed_at) {
             let moved = self.slots.get_mut(moved as usize);
             let reading = moved.and_then(|it| it.connection.cursor.reading_mut(number));
             if let Some(reading) = reading {
-                reading.place = gone.place;
+                reading.listed_at = gone.listed_at;
             }
         }
         log.leave(number);

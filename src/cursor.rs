@@ -25,7 +25,7 @@ pub struct Reading {
     /// Everything up to here has been given.
     pub seen: u64,
     /// Where the topic's list of readers has this reading (`clients.rs` keeps it).
-    pub(crate) place: u32,
+    pub(crate) listed_at: u32,
 }
 
 /// See the head of this file.
@@ -95,9 +95,9 @@ impl Readings {
 const JOIN_BYTES_MAX: usize = 64 * 1024;
 
 impl Cursor {
-    /// Reads one more topic from `seen` on; `place` is where the topic's list of readers has it.
-    pub fn read(&mut self, topic: TopicNumber, seen: u64, place: u32) {
-        self.readings.push(Reading { topic, seen, place });
+    /// Reads one more topic from `seen` on; `listed_at` is where it stands in its list of readers.
+    pub fn read(&mut self, topic: TopicNumber, seen: u64, listed_at: u32) {
+        self.readings.push(Reading { topic, seen, listed_at });
     }
 
     /// Gives up the topic; what it read of it, if it did.

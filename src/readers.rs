@@ -51,27 +51,27 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
-    /// One more; its place in the topic's list.
+    /// One more; where it stands in the topic's list.
     pub(crate) fn join(&mut self, number: TopicNumber, slot: u32) -> u32 {
         let at = number.0 as usize;
         if self.of.len() <= at {
             self.of.resize_with(at + 1, OfTopic::default);
         }
         let Some(readers) = self.of.get_mut(at) else { return u32::MAX };
-        let place = u32::try_from(readers.list.len()).unwrap_or(u32::MAX);
+        let listed_at = u32::try_from(readers.list.len()).unwrap_or(u32::MAX);
         readers.list.push(slot);
-        place
+        listed_at
     }
 
-    /// One fewer; who is at its place now.
-    pub(crate) fn leave(&mut self, number: TopicNumber, place: u32) -> Option<u32> {
+    /// One fewer; who stands there now.
+    pub(crate) fn leave(&mut self, number: TopicNumber, listed_at: u32) -> Option<u32> {
         let list = &mut self.of.get_mut(number.0 as usize)?.list;
-        list.swap_remove(place as usize);
+        list.swap_remove(listed_at as usize);
         // What a crowd needed is given back once three quarters of it have gone.
         if list.capacity() > 4 * list.len() + PLACES_MIN {
             list.shrink_to(2 * list.len());
         }
-        list.get(place as usize).copied()
+        list.get(listed_at as usize).copied()
     }
 
     /// The topic has new entries: its readers are to be offered them.
