@@ -90,8 +90,7 @@ impl Client {
     /// Whether it keeps its connection open for what may come: a WebSocket, an event stream, a poll
     /// that waits.
     pub(crate) fn is_kept_open(&self) -> bool {
-        let stage = &self.connection.stage;
-        stage.is_open() || stage.is_held()
+        self.connection.is_reading()
     }
 }
 

@@ -448,7 +448,7 @@ impl Connection {
 
     /// Whether it reads topics: an open WebSocket, an event stream, or a waiting long poll.
     pub fn is_reading(&self) -> bool {
-        self.stage.is_open() || self.stage.is_held()
+        self.stage.is_open() || self.stage.reads_over_http()
     }
 
     /// What the client is owed by pousse.v1, if it speaks that, and where its answers go.

@@ -331,7 +331,7 @@ impl<H: Handler> Server<H> {
         if let Some(mut kept) = client.connection.take_kept(&self.app.hub.turn) {
             return self.feed(id, &mut kept);
         }
-        if client.is_read_closed && client.connection.stage.is_held() {
+        if client.is_read_closed && client.connection.stage.reads_over_http() {
             // Nobody waits any more; whatever else was sent, its answer would go nowhere.
             match client.stream.take_error() {
                 Some(error) => client.connection.abort(why_gone(&error)),

@@ -95,7 +95,7 @@ impl Stage {
 
     /// Whether it is a long poll or an event stream: should the peer's bytes end, nobody waits for
     /// it any more.
-    pub(crate) fn is_held(&self) -> bool {
+    pub(crate) fn reads_over_http(&self) -> bool {
         matches!(self, Stage::LongPoll(_) | Stage::EventStream(_))
     }
 }
