@@ -64,13 +64,13 @@ impl EventStream {
         outbox: &mut Outbox,
         turn: &mut Turn,
     ) -> Self {
-        let retry = turn.spread(RETRY, id).as_millis();
+        let retry = turn.scattered(RETRY, id).as_millis();
         outbox.extend(format!("retry: {retry}\n\n").as_bytes());
         gaps.iter().for_each(|gap| put_gap(outbox, gap));
         turn.counters.gaps += gaps.len() as u64;
         Self {
             form: if is_text { Form::EventText } else { Form::Event },
-            beat: turn.now.after(turn.spread(turn.limits.ping, id)),
+            beat: turn.now.after(turn.scattered(turn.limits.ping, id)),
             owes_place: true,
         }
     }
@@ -85,7 +85,7 @@ impl EventStream {
         if self.beat <= turn.now {
             self.owes_place = true;
             turn.counters.count_held(Held::Ping, true);
-            self.beat = turn.now.after(turn.spread(turn.limits.ping, id));
+            self.beat = turn.now.after(turn.scattered(turn.limits.ping, id));
         }
     }
 

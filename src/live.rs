@@ -413,6 +413,6 @@ impl Live {
     }
 
     fn rest_until_next_ping(&mut self, id: ConnId, turn: &Turn) {
-        self.ping = turn.now.after(turn.spread(turn.limits.ping, id));
+        self.ping = turn.now.after(turn.scattered(turn.limits.ping, id));
     }
 }

@@ -210,8 +210,8 @@ impl Turn {
         3 + self.counters.requests % 5
     }
 
-    /// `wait`, spread by ±20 % so that clients who came together do not come back together.
-    pub(crate) fn spread(&self, wait: Duration, id: ConnId) -> Duration {
+    /// `wait`, give or take 20 %, so that clients who came together do not come back together.
+    pub(crate) fn scattered(&self, wait: Duration, id: ConnId) -> Duration {
         let share = (id.scatter() ^ u64::from(self.now.0)) % 401;
         wait * (800 + u32::try_from(share).unwrap_or(0)) / 1000
     }
