@@ -8,7 +8,7 @@ TARGETS ?=
 PYTHON ?= python3
 AUTOBAHN ?=
 
-.PHONY: help run run-tls test simulate simulate-crowd simulate-mutants check autobahn interop fuzz bench bench-peers bench-check bench-record doc clean
+.PHONY: help run run-tls test small small-test simulate simulate-crowd simulate-mutants check autobahn interop fuzz bench bench-peers bench-check bench-record doc clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -26,6 +26,29 @@ test: ## every test; a part that is missing on this machine is SKIPPED and named
 	$(CARGO) build --examples
 	$(CARGO) test
 	$(MAKE) simulate SEEDS=1000
+
+# The program for machines with little memory. What the linker is told is for this program alone, and
+# not for what builds it (as RUSTFLAGS would be):
+# - what is to be relocated stands packed, in 3 kB in place of 42, and is 40 kB less to be read at the
+#   start; so it wants glibc 2.36 (of 2022), or musl 1.2.4, and an older one refuses it by that name.
+# - no tables for unwinding (src/small.ld): nothing unwinds where a panic ends the process.
+FEATURES ?= daemon,v1
+LINK_SMALL = -C link-arg=-Wl,-z,pack-relative-relocs \
+  -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,-T,$(CURDIR)/src/small.ld
+SMALL = $(or $(CARGO_TARGET_DIR),target)/small/pousse
+SMALL_BYTES_MAX = 900000
+comma = ,
+LEFT_OUT = $(filter-out $(subst $(comma), ,$(FEATURES)),tls deflate v1)
+
+small: ## a small program in target/small: no TLS, no compression, a panic ends it (FEATURES=daemon,v1,tls)
+	$(CARGO) rustc --profile small --no-default-features --features $(FEATURES) --bin pousse -- $(LINK_SMALL)
+	@bytes=$$(wc -c < $(SMALL)); echo "$(SMALL): $$bytes bytes, without $(or $(LEFT_OUT),nothing)"; \
+	[ "$(LEFT_OUT)" != "tls deflate" ] || [ $$bytes -le $(SMALL_BYTES_MAX) ] || { \
+	  echo "they may be $(SMALL_BYTES_MAX)"; exit 1; }
+
+small-test: small ## that program, as it is, by the tests of the daemon and by the scripts
+	POUSSE_TEST_PROGRAM=$(abspath $(SMALL)) $(CARGO) test --test daemon --test scripts -- \
+	  --skip compresses --skip deflate --skip extensions --skip what_the_page_says
 
 # With features that need no daemon: the machine of the simulation has no signals.
 SIMULATION = POUSSE_SEED=$(SEED) POUSSE_SEEDS=$(SEEDS) POUSSE_CLIENTS=$(CLIENTS) \

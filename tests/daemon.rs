@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// The program with these arguments and nothing of ours in its environment.
 fn pousse(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pousse"));
+    let mut command = Command::new(kit::program());
     clean(&mut command).args(args);
     command
 }
@@ -405,10 +405,10 @@ fn help_into_a_pipe_that_nobody_reads_ends_well() {
 
 #[test]
 fn as_many_clients_as_descriptors_allow_and_no_more() {
-    let program = env!("CARGO_BIN_EXE_pousse");
+    let program = kit::program();
     let shell = |script: &str, flag: &str| {
         let mut command = Command::new("/bin/sh");
-        clean(&mut command).args(["-c", script, program, "--check", flag]);
+        clean(&mut command).args(["-c", script]).arg(&program).args(["--check", flag]);
         command
     };
     let few = "ulimit -n 256; exec \"$0\" \"$@\"";
@@ -430,7 +430,7 @@ fn what_fails_and_no_setting_can_mend_is_70() {
     // All descriptors that it may have are taken, by bash, when it starts.
     let take = "for n in {3..78}; do eval \"exec $n</dev/null\"; done; ulimit -n 80; exec \"$0\"";
     let mut command = Command::new("bash");
-    clean(&mut command).args(["-c", take, env!("CARGO_BIN_EXE_pousse")]);
+    clean(&mut command).args(["-c", take]).arg(kit::program());
     if has("bash") {
         refused(&mut command, 70, &["Too many open files"]);
     }
@@ -445,7 +445,7 @@ fn a_loop_that_cannot_be_told_what_is_ready_ends_with_70() {
     if !has("strace") || !traces(Command::new("strace").args(["-qq", "-o", "/dev/null", "true"])) {
         return;
     }
-    clean(&mut command).args([env!("CARGO_BIN_EXE_pousse"), "--listen", "127.0.0.1:0"]);
+    clean(&mut command).arg(kit::program()).args(["--listen", "127.0.0.1:0"]);
     let (code, _, log) = output(&mut command);
     assert_eq!(code, 70, "{log}");
     assert!(log.contains(" error event=failed error=\"the readiness queue failed: "), "{log}");

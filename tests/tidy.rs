@@ -533,6 +533,9 @@ fn unsafe_code_is_forbidden_and_a_number_that_overflows_is_a_panic_in_a_release_
     };
     assert!(has(&section("lints.rust"), "unsafe_code = \"forbid\""));
     assert!(has(&section("profile.release"), "overflow-checks = true"));
+    // That of `make small` has it from there.
+    assert!(has(&section("profile.small"), "inherits = \"release\""));
+    assert!(!section("profile.small").contains("overflow-checks"));
     // Caught it can only be if it unwinds.
     assert!(has(&section("profile.release"), "panic = \"unwind\""));
 }

@@ -22,8 +22,12 @@ fn built() -> PathBuf {
     folder.to_owned()
 }
 
-/// The program that cargo has built with this test.
+/// The program that cargo has built with this test, or the one that `POUSSE_TEST_PROGRAM` names:
+/// `make check` tries that of `make small`, which cargo would not build for a test.
 pub fn program() -> OsString {
+    if let Some(named) = std::env::var_os("POUSSE_TEST_PROGRAM") {
+        return named;
+    }
     // Older ones say it when they build a test, and not when they run it.
     let said = std::env::var_os("CARGO_BIN_EXE_pousse");
     said.unwrap_or_else(|| built().join("pousse").into_os_string())
