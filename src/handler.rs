@@ -25,7 +25,8 @@ use crate::topic::TOPIC_DEFAULT;
 /// What the server calls. All but `on_message` do nothing unless written.
 ///
 /// Everything runs on the one thread of the loop: while a handler works, nobody is served. A
-/// handler that panics costs the connection it was called for (1011), not the server.
+/// handler that panics costs the connection it was called for (1011), not the server; unless the
+/// program is built with `panic = "abort"`, where it ends the process.
 ///
 /// ```no_run
 /// use pousse::{Config, ConnId, Context, Error, Handler, Message, Server};
