@@ -3,14 +3,15 @@
 //! [`Config`] is what an embedder fills in and what the daemon's flags fill in. The numbers are in
 //! `limits.rs`.
 
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::{fmt, net};
 
 use crate::error::Error;
 use crate::limits::Limits;
-use crate::network::Network;
+use crate::network::{Network, is_loopback};
+use crate::origin;
 use crate::tls::Tls;
 
 /// What a server is to do.
@@ -171,11 +172,7 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
 fn is_origin(text: &str) -> bool {
     match text.split_once("://") {
         None => text == "null",
-        Some((scheme, host)) => {
-            !scheme.is_empty()
-                && !host.is_empty()
-                && host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte))
-        }
+        Some((scheme, host)) => !scheme.is_empty() && origin::is_authority(host),
     }
 }
 
@@ -273,11 +270,6 @@ impl fmt::Display for Address {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
-}
-
-/// Whether only this machine can reach the address.
-pub(crate) fn is_loopback(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clients::{Client, token_of};
-use crate::config::is_loopback;
 use crate::drain::{self, Drain};
 use crate::exchange::Exchange;
 use crate::gate;
@@ -20,6 +19,7 @@ use crate::id::ConnId;
 use crate::listeners::Comes;
 use crate::metrics::{Held, Reason};
 use crate::net::Interest;
+use crate::network::is_loopback;
 use crate::server::{PLACES_MIN, Server};
 use crate::stream::Stream;
 use crate::tick::Tick;

@@ -13,12 +13,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::bucket::Bucket;
-use crate::config::{Config, is_loopback};
+use crate::config::Config;
 use crate::forwarded;
 use crate::http::{Peer, Refusal, Request};
 use crate::limits::Limits;
 use crate::metrics::Reason;
-use crate::network::Network;
+use crate::network::{Network, is_loopback};
 use crate::tick::Tick;
 
 /// See the head of this file.

@@ -56,15 +56,15 @@
 //!     encodings   the forms of its entries, counted
 //!     rules       which hosts and origins
 //!  2  topic       the entries of one name        websocket  messages over frames
-//!     origin      who may ask                    tls_session  one client's TLS
-//!     extensions  what is agreed on              http       requests
+//!     extensions  what is agreed on              tls_session  one client's TLS
+//!     http        requests
 //!  1  config      every setting                  outbox     bytes on their way out
 //!     response    answers as bytes               files      from a path to a file
 //!     deadlines   who must be looked at by when  bucket     how much at once
 //!     drain       who is told of the end when    tls        a certificate and its key
 //!     exposition  metrics as text                deflate     messages made shorter
 //!     busy        who is to be read, in order    told        what the log hears of now and then
-//!     spare       memory of long messages
+//!     spare       memory of long messages        origin     hosts, and of whom a page is
 //!  0  id  message  error  limits  net  network  tick  json  input  percent  process
 //!     metrics, and in its folder counters        folder      files on disk
 //! ```

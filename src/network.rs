@@ -77,6 +77,11 @@ fn masked(address: IpAddr, bits: u8) -> IpAddr {
     }
 }
 
+/// Whether only this machine can reach the address.
+pub(crate) fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

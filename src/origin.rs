@@ -4,9 +4,9 @@
 //! page open a WebSocket to any host, and a name that an attacker owns may point to 127.0.0.1.
 //! Pure functions over text; what follows from the answer is `rules.rs`' business.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use crate::config::is_loopback;
+use crate::network::is_loopback;
 
 /// A host and a port as they stand in `Host` or behind the scheme of an origin.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +31,7 @@ impl<'a> Authority<'a> {
             _ => return None,
         };
         let host = host.strip_suffix('.').unwrap_or(host);
-        // Only one dot is that of the root; a label is not empty.
-        (!host.is_empty() && !host.ends_with('.')).then_some(Self { host, port })
+        is_host(host).then_some(Self { host, port })
     }
 
     fn is_loopback(&self) -> bool {
@@ -42,8 +41,18 @@ impl<'a> Authority<'a> {
                 name.eq_ignore_ascii_case("localhost")
                     && (labels.is_empty() || labels.ends_with('.'))
             });
-        let address = || self.host.trim_start_matches('[').trim_end_matches(']');
-        is_name || address().parse::<IpAddr>().is_ok_and(is_loopback)
+        let address = self.host.trim_start_matches('[').trim_end_matches(']');
+        is_name || address.parse::<IpAddr>().is_ok_and(is_loopback)
+    }
+}
+
+/// Whether it is an address of IPv6 in brackets, or labels of which none is empty. A comma may
+/// stand in a name by RFC 3986 §3.2.2, and parts two hosts by RFC 9110 §5.6.1: here it may not.
+fn is_host(text: &str) -> bool {
+    let is_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~!$&'()*+;=%".contains(&byte);
+    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => text.split('.').all(|label| !label.is_empty() && label.bytes().all(is_byte)),
     }
 }
 
@@ -120,7 +129,8 @@ pub(crate) fn canonical(origin: &str) -> String {
     let origin = origin.to_ascii_lowercase();
     let Some((scheme, authority)) = origin.split_once("://") else { return origin };
     match Authority::parse(authority) {
-        None => "null".to_owned(),
+        None if origin == "file://" => "null".to_owned(),
+        None => origin,
         Some(it) if it.port.is_none() || it.port == usual_port(scheme) => {
             format!("{scheme}://{}", it.host)
         }
@@ -177,6 +187,11 @@ mod tests {
             ("http://127.9.9.9:8080", "localhost:8080", true, true),
             ("http://localhost:8081", "127.0.0.1:8080", true, false),
             ("http://localhost.evil.org:8080", "127.0.0.1:8080", true, false),
+            ("http://evil.org/.localhost:8080", "127.0.0.1:8080", true, false),
+            ("http://evil.org?.localhost:8080", "127.0.0.1:8080", true, false),
+            ("http://evil.org#.localhost:8080", "127.0.0.1:8080", true, false),
+            ("http://evil.org\\.localhost:8080", "127.0.0.1:8080", true, false),
+            ("http://a@localhost:8080", "127.0.0.1:8080", true, false),
             ("null", "127.0.0.1:8080", true, false),
             ("", "127.0.0.1:8080", true, false),
         ] {
@@ -253,6 +268,12 @@ mod tests {
             ("10.0.0.1", false),
             ("[::2]", false),
             ("localhost:port", false),
+            ("[[::1]", false),
+            ("[127.0.0.1]", false),
+            ("[::1", false),
+            ("::1", false),
+            (".localhost", false),
+            ("a..localhost", false),
             (":8080", false),
         ] {
             assert_eq!(is_known_host(host, &names), known, "{host}");

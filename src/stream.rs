@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::config::{Address, is_loopback};
+use crate::config::Address;
 use crate::error::Error;
 use crate::http::Peer;
 use crate::limits::Limits;
@@ -16,6 +16,7 @@ use crate::metrics::Reason;
 use crate::net::{
     self, Interest, Registry, Source, TcpListener, TcpStream, Token, UnixListener, UnixStream,
 };
+use crate::network::is_loopback;
 use crate::outbox::Sink;
 use crate::tls::Tls;
 use crate::tls_session::{Received, Session};

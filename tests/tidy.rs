@@ -24,13 +24,14 @@ const FLOORS: &[&[&str]] = &[
         "drain",
         "exposition",
         "files",
+        "origin",
         "outbox",
         "response",
         "spare",
         "tls",
         "told",
     ],
-    &["extensions", "http", "origin", "tls_session", "topic", "websocket"],
+    &["extensions", "http", "tls_session", "topic", "websocket"],
     &["encodings", "log", "parse", "remote", "rules", "turn"],
     &["access", "forms", "forwarded", "handshake", "head", "outgoing", "readers", "stream"],
     &["cursor", "gate", "poll", "session"],
@@ -48,6 +49,7 @@ const FLOORS: &[&[&str]] = &[
 
 /// Imports on one floor: the left may know the right, never the other way round.
 const NEIGHBOURS: &[(&str, &str, &str)] = &[
+    ("config", "origin", "the origins that are listed are a setting"),
     ("config", "tls", "a certificate is a setting"),
     ("counters", "metrics", "its words are what is counted; it stands in metrics' folder"),
     ("log", "encodings", "the forms of its entries are counted apart"),
