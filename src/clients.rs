@@ -274,6 +274,14 @@ impl Clients {
         None
     }
 
+    /// The client of the control listener that came first, of those who ask for nothing.
+    pub(crate) fn oldest_idle_control(&self) -> Option<ConnId> {
+        let rests = |it: &Connection| it.stage.is_resting() && it.waiting_bytes() == 0;
+        let idle = self.iter().filter(|it| it.is_control && rests(&it.connection));
+        let oldest = idle.min_by_key(|it| (it.since, it.connection.id.generation()))?;
+        Some(oldest.connection.id)
+    }
+
     /// The client that holds most.
     pub(crate) fn heaviest(&self) -> Option<ConnId> {
         // Who is ending already is to be told why first.

@@ -8,8 +8,10 @@
 //!  /api/clients       GET           in pages         /api/clients/ID   GET DELETE POST
 //! ```
 //!
-//! Whoever reaches this listener may do everything, so no page may: any `Origin` is refused, and
-//! over TCP any `Host` that is no name of this machine. There are no files here and no CORS.
+//! Whoever reaches this listener may do everything, so no page may: any `Origin` is refused, any
+//! `Sec-Fetch-Site` of another page's (W3C Fetch Metadata §2.3: a picture's address has no
+//! `Origin`), and over TCP any `Host` that is no name of this machine. There are no files here and
+//! no CORS.
 //!
 //! Pure: nothing is carried out here (`operate.rs` does), only the request and the rules decide.
 
@@ -165,8 +167,11 @@ fn admit(request: &Request, rules: &Rules) -> Result<(), Refusal> {
     if matches!(request.peer(), Peer::Tcp(_)) {
         rules::check_host(request, rules)?;
     }
-    if request.raw_fields("origin").next().is_some() {
-        let detail = "no page may ask here; leave out the Origin field if you are none";
+    // `none`: its owner has typed the address himself.
+    let is_by_hand = |site: Option<&str>| matches!(site, Some("none" | "same-origin"));
+    let is_of_page = !request.texts("sec-fetch-site").all(is_by_hand);
+    if is_of_page || request.raw_fields("origin").next().is_some() {
+        let detail = "no page may ask here; leave out Origin and Sec-Fetch-Site if you are none";
         return Err(Refusal::new(403, Reason::Origin, detail));
     }
     request.refusal.clone().map_or(Ok(()), Err)

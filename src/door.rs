@@ -187,7 +187,10 @@ impl<H: Handler> Server<H> {
     fn note_full(&mut self) {
         for is_control in [false, true] {
             let is_full = self.listeners.is_any_ready(is_control) && !self.may_accept(is_control);
-            let clients = &self.app.hub.clients;
+            let (clients, limits) = (&self.app.hub.clients, &self.app.hub.turn.limits);
+            // Whoever makes room there is still counted.
+            let is_full =
+                is_full && !(is_control && clients.numbers.control > limits.control_clients);
             let (was_full, count, reason) = match is_control {
                 false => (&mut self.is_full, clients.len(), Reason::MaxClients),
                 true => {
@@ -206,7 +209,12 @@ impl<H: Handler> Server<H> {
         let (clients, limits) = (&self.app.hub.clients, &self.app.hub.turn.limits);
         match is_control {
             false => clients.len() < limits.max_clients,
-            true => clients.numbers.control < limits.control_clients,
+            true => {
+                // Who asks for nothing there has no claim to a place, and goes when another comes.
+                let most = limits.control_clients;
+                clients.numbers.control < most
+                    || clients.numbers.control == most && clients.oldest_idle_control().is_some()
+            }
         }
     }
 
@@ -232,6 +240,12 @@ impl<H: Handler> Server<H> {
             Err(reason) => return self.turn_away(stream, peer, reason),
         };
         hub.turn.counters.accepted += u64::from(!is_control);
+        if is_control
+            && hub.clients.numbers.control >= hub.turn.limits.control_clients
+            && let Some(idle) = hub.clients.oldest_idle_control()
+        {
+            hub.end_now(idle, Reason::ControlClients);
+        }
         let listener = u16::try_from(at).unwrap_or(u16::MAX);
         let id = hub.clients.insert(stream, peer, (listener, is_control), &hub.turn);
         log::debug!("event=accepted client={id} peer={peer}");

@@ -192,7 +192,8 @@ limits! {
     /// Bytes that all clients hold together: what waits for them, and what came of unfinished
     /// requests and messages. The one who holds most is dropped, with close code 1013.
     memory: bytes = 512 * MIB, limit "memory", zero false;
-    /// Clients of the control listener at a time. The next ones wait as well.
+    /// Clients of the control listener at a time. Who asks for nothing there is dropped for the
+    /// next one; where all are being answered, the next ones wait as well.
     control_clients: count = 64, limit "control-clients", zero false;
     /// Bytes of one message, in a frame or a request. 413 and close code 1009.
     max_message: bytes = 64 * KIB, flag "max-message", zero false;

@@ -49,7 +49,7 @@ impl Hub {
         log::log!(level, "event=refused client={conn} peer={peer} {refusal} path={path:?}");
         if let Some(client) = self.clients.get_mut(conn) {
             // Who has no business at the control listener is not to hold one of its few places.
-            let is_stranger = client.is_control && refusal.status == 401;
+            let is_stranger = client.is_control && matches!(refusal.status, 401 | 403);
             let is_last = !request.is_whole() || is_stranger;
             client.connection.refuse(refusal, is_last, &mut self.turn);
         }

@@ -71,7 +71,6 @@ fn there_are_no_files_and_no_pages_here_and_nothing_of_it_elsewhere() {
 fn any_origin_is_refused_and_shown_nothing_though_it_may_connect_elsewhere() {
     let running = start(|config| config.origins = vec!["https://a.example".into()], quiet);
     let own = format!("http://{}", door(&running));
-    let mut socket = connect(door(&running));
     for origin in ["https://a.example", "null", "", "file://", "http://localhost", &own] {
         for (method, path) in [
             ("GET", "/healthz"),
@@ -81,10 +80,9 @@ fn any_origin_is_refused_and_shown_nothing_though_it_may_connect_elsewhere() {
             ("GET", "/api/messages"),
             ("GET", "/nothing"),
         ] {
-            let request =
-                format!("{method} {path} HTTP/1.1\r\nHost: a\r\nOrigin: {origin}\r\n\r\n");
-            let request = request.replace("Host: a", "Host: localhost");
-            socket.write_all(request.as_bytes()).unwrap();
+            let mut socket = connect(door(&running));
+            let fields = format!("Host: localhost\r\nOrigin: {origin}\r\n");
+            write!(socket, "{method} {path} HTTP/1.1\r\n{fields}\r\n").unwrap();
             let answer = answer(&mut socket);
             assert_eq!(status(&answer), "403", "{method} {path} of {origin:?}");
             assert!(!answer.contains("Access-Control"), "{answer}");
@@ -92,10 +90,32 @@ fn any_origin_is_refused_and_shown_nothing_though_it_may_connect_elsewhere() {
     }
     let post = "POST /api/messages HTTP/1.1\r\nHost: localhost\r\nOrigin: https://a.example\r\n\
                 Content-Length: 1\r\n\r\nx";
+    let mut socket = connect(door(&running));
     socket.write_all(post.as_bytes()).unwrap();
     assert_eq!(status(&answer(&mut socket)), "403");
     assert_eq!(running.counters().refused(Reason::Origin), 37);
     assert_eq!(running.counters().published, 0);
+}
+
+/// Of a picture's address, and of a link's, browsers send no `Origin`.
+#[test]
+fn a_page_that_asks_without_an_origin_is_refused_and_holds_no_place() {
+    let running = start(|_| {}, quiet);
+    let ask = |fields: &str| {
+        let mut socket = connect(door(&running));
+        write!(socket, "GET /api/topics HTTP/1.1\r\nHost: a.localhost\r\n{fields}\r\n").unwrap();
+        answer(&mut socket)
+    };
+    for site in ["cross-site", "same-site", "", "none, cross-site", "None"] {
+        let answer = ask(&format!("Sec-Fetch-Site: {site}\r\n"));
+        assert_eq!(status(&answer), "403", "{site}");
+        assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+    }
+    let two = ask("Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n");
+    assert_eq!(status(&two), "403");
+    for owner in ["", "Sec-Fetch-Site: none\r\n", "Sec-Fetch-Site: same-origin\r\n"] {
+        assert_eq!(status(&ask(owner)), "200", "{owner}");
+    }
 }
 
 #[test]

@@ -84,17 +84,26 @@ pub(crate) fn a_control_client_too_many_waits_and_max_clients_is_not_for_them() 
     let _only = Peer::open(running.address, "/websocket");
     let _waiting = Peer::connect(running.address);
     running.counts("refused.max-clients", |now| now.refused(Reason::MaxClients) == 1);
-    let [mut first, mut second] = [(); 2].map(|()| {
+    let healthy = || {
         let mut peer = Peer::connect(control);
         assert_eq!(peer.asks("GET /healthz").status, 200, "though no other client may come");
         peer
-    });
+    };
+    let (mut first, mut second, _third) = (healthy(), healthy(), healthy());
+    assert_eq!(first.ends(), b"", "it asks for nothing, and has done so for longest");
+    assert_eq!(second.asks("GET /healthz").status, 200);
+
+    let waiting = || {
+        let mut peer = Peer::connect(control);
+        peer.says("GET /api/messages?after=now&wait=50 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        peer
+    };
+    let (first, mut second) = (waiting(), waiting());
     let mut third = Peer::connect(control);
     third.says("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     running.counts("refused.control-clients", |now| now.refused(Reason::ControlClients) == 1);
     assert_eq!(third.reads(ms(100)), None, "it waits, and nothing is said");
-    assert_eq!(second.asks("GET /healthz").status, 200);
-    assert_eq!(first.asks("GET /healthz").status, 200);
+    assert_eq!(second.reads(ms(100)), None, "nobody is dropped whose answer is to come");
     drop(first);
     assert_eq!(third.answer().status, 200);
     assert_eq!(running.counters().accepted, 1, "the owner is none of them");
