@@ -42,7 +42,7 @@ pub struct Encrypted {
 }
 
 impl Stream {
-    /// At most one read from the socket.
+    /// At most one read from the socket, or with TLS as many as fill the buffer.
     ///
     /// # Errors
     /// What the socket said; `WouldBlock`: nothing has come.

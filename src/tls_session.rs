@@ -6,9 +6,11 @@
 //! ```
 //!
 //! Invariants:
-//! - One call of [`Session::receive`] reads from the socket at most once, and not at all as long as
+//! - [`Session::receive`] reads until the socket has no more or the buffer is full: rustls takes
+//!   some kilobytes a read, and messages would be cut at each. It reads no more as long as
 //!   plaintext is unread. So no record, however large beside the reader's buffer, is lost or waits
-//!   for an event that will not come; whoever reads is told that there is more.
+//!   for an event that will not come; whoever reads is told that there is more. What comes without
+//!   plaintext is bounded by [`AROUND`].
 //! - [`Session::write`] takes plaintext only while nothing is held, and what it has taken it tells.
 //!   So `held` is at most [`AHEAD`] bytes of plaintext as ciphertext, and the few that TLS says of
 //!   itself; it is not empty only if the socket did not take all, and then an event will come.
@@ -37,9 +39,15 @@ pub(crate) enum Received {
     Failed(String),
 }
 
-/// Plaintext that is encrypted before the socket is asked for the first of it.
+/// Plaintext that is encrypted before the socket is asked for the first of it: a little more than
+/// 64 KiB, so that the end of the message that passes them is not a record of its own.
 #[cfg(feature = "tls")]
-const AHEAD: usize = 64 * 1024;
+const AHEAD: usize = 80 * 1024;
+
+/// So much more ciphertext than plaintext one call takes: a record that is not whole, or what is
+/// around 800 that are. It takes no longer to open these than to open what fills a buffer.
+#[cfg(feature = "tls")]
+const AROUND: usize = 18 * 1024;
 
 #[cfg(feature = "tls")]
 pub(crate) use real::Session;
@@ -53,7 +61,7 @@ mod real {
 
     use rustls::ServerConnection;
 
-    use super::{AHEAD, IoSlice, Read, Received, Tls, Write, io};
+    use super::{AHEAD, AROUND, IoSlice, Read, Received, Tls, Write, io};
 
     /// See the head of this file.
     pub(crate) struct Session {
@@ -66,6 +74,8 @@ mod real {
         unread: usize,
         /// The peer has said that it says no more.
         has_ended: bool,
+        /// What the last read came to, if the bytes before it had to be handed on first.
+        next: Option<io::Result<Received>>,
     }
 
     #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,6 +103,7 @@ mod real {
                 sent: 0,
                 unread: 0,
                 has_ended: false,
+                next: None,
             })
         }
 
@@ -106,7 +117,7 @@ mod real {
             self.held.len() - self.sent
         }
 
-        /// At most one read from the socket.
+        /// Reads what there is, as long as there is room for it; a step of a handshake at most.
         ///
         /// # Errors
         /// What the socket said.
@@ -115,15 +126,49 @@ mod real {
             socket: &mut impl Read,
             buffer: &mut [u8],
         ) -> io::Result<Received> {
+            if let Some(next) = self.next.take() {
+                return next;
+            }
             match self.stage {
                 Stage::Plain => return receive_plain(socket, buffer),
                 Stage::Failed => return Ok(Received::End),
-                // What the socket said in an earlier turn is old: an event may have come since, and
-                // whoever does not ask again would lose it.
-                _ if self.unread > 0 => return Ok(self.hand_out(buffer, true)),
-                _ if self.has_ended => return Ok(Received::End),
+                _ if self.has_ended && self.unread == 0 => return Ok(Received::End),
                 _ => {}
             }
+            let mut count = self.hand_out(buffer);
+            let mut taken = 0;
+            // What the socket said in an earlier turn is old: an event may have come since, and
+            // whoever does not ask again would lose it.
+            let mut has_more = true;
+            while has_more && !self.has_ended && count < buffer.len() && taken <= count + AROUND {
+                match self.read(socket) {
+                    Ok(Received::Bytes { count: more, has_more: is_full }) => {
+                        taken += more;
+                        has_more = is_full;
+                        count += self.hand_out(buffer.get_mut(count..).unwrap_or_default());
+                    }
+                    Err(error) if count > 0 && error.kind() == ErrorKind::WouldBlock => {
+                        has_more = false;
+                    }
+                    // Of what came together with a fault nothing is believed.
+                    Ok(Received::Failed(error)) => return Ok(Received::Failed(error)),
+                    other if count > 0 => {
+                        self.next = Some(other);
+                        break;
+                    }
+                    other => return other,
+                }
+                if self.is_handshaking() {
+                    break;
+                }
+            }
+            // Whoever has ended is read once more, to be told so.
+            let has_more = has_more || self.unread > 0 || self.has_ended;
+            Ok(Received::Bytes { count, has_more })
+        }
+
+        /// One read from the socket, and what rustls makes of it. The bytes told are ciphertext.
+        fn read(&mut self, socket: &mut impl Read) -> io::Result<Received> {
             let mut inlet = Inlet { socket, first: None, offered: 0, count: 0 };
             match self.tls.read_tls(&mut inlet) {
                 Ok(0) if inlet.offered > 0 => return Ok(Received::End),
@@ -132,7 +177,7 @@ mod real {
                 Err(error) if inlet.offered == 0 => return Ok(self.fail(error.to_string())),
                 read => read?,
             };
-            let is_full = inlet.count == inlet.offered;
+            let (count, has_more) = (inlet.count, inlet.count == inlet.offered);
             if self.stage == Stage::New {
                 // A record of a handshake begins with 22, a request with a method.
                 if inlet.first.is_some_and(|first| first.is_ascii_uppercase()) {
@@ -152,7 +197,7 @@ mod real {
                 self.stage = Stage::Open;
                 return Ok(Received::Shaken);
             }
-            Ok(self.hand_out(buffer, is_full))
+            Ok(Received::Bytes { count, has_more })
         }
 
         /// Takes of the pieces what the socket takes, and at most `AHEAD` bytes more.
@@ -234,17 +279,15 @@ mod real {
             self.unread
         }
 
-        fn hand_out(&mut self, buffer: &mut [u8], is_full: bool) -> Received {
-            let count = if self.unread == 0 {
-                0
-            } else {
-                // It fails only if there is nothing, which was asked before.
-                self.tls.reader().read(buffer).unwrap_or(0)
-            };
+        /// Plaintext that nobody has taken yet, as much of it as there is room for.
+        fn hand_out(&mut self, buffer: &mut [u8]) -> usize {
+            if self.unread == 0 {
+                return 0;
+            }
+            // It fails only if there is nothing.
+            let count = self.tls.reader().read(buffer).unwrap_or(0);
             self.unread -= count;
-            // Whoever has ended is read once more, to be told so.
-            let has_more = is_full || self.unread > 0 || self.has_ended;
-            Received::Bytes { count, has_more }
+            count
         }
 
         fn fail(&mut self, error: String) -> Received {
@@ -399,6 +442,8 @@ mod tests {
         has: Vec<u8>,
         gives: usize,
         reads: usize,
+        /// Behind what it has comes the end.
+        has_ended: bool,
     }
 
     impl Write for Socket {
@@ -425,7 +470,7 @@ mod tests {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             self.reads += 1;
             let count = buffer.len().min(self.gives).min(self.has.len());
-            if count == 0 {
+            if count == 0 && !self.has_ended {
                 return Err(ErrorKind::WouldBlock.into());
             }
             buffer[..count].copy_from_slice(&self.has[..count]);
@@ -449,11 +494,12 @@ mod tests {
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").unwrap();
         let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+        client.set_buffer_limit(None);
         let mut session = Session::new(&tls).unwrap();
         let mut socket = Socket { takes: usize::MAX, gives: usize::MAX, ..Socket::default() };
         while session.is_handshaking() {
             client.write_tls(&mut socket.has).unwrap();
-            session.receive(&mut socket, &mut []).unwrap();
+            session.receive(&mut socket, &mut [0]).unwrap();
             session.flush(&mut socket).unwrap();
             hear(&mut client, &mut socket);
         }
@@ -516,14 +562,19 @@ mod tests {
         assert!(hear(&mut client, &mut socket) == sent);
     }
 
-    #[test]
-    fn a_call_reads_at_most_once_and_says_whether_there_is_more() {
-        let (mut session, mut client, mut socket) = pair();
-        let sent = vec![7; 60_000];
-        client.writer().write_all(&sent).unwrap();
+    /// Has the client say this; what comes of it waits in the socket.
+    fn say(client: &mut ClientConnection, socket: &mut Socket, text: &[u8]) {
+        client.writer().write_all(text).unwrap();
         while client.wants_write() {
             client.write_tls(&mut socket.has).unwrap();
         }
+    }
+
+    #[test]
+    fn a_call_reads_nothing_while_plaintext_is_unread_and_says_whether_there_is_more() {
+        let (mut session, mut client, mut socket) = pair();
+        let sent = vec![7; 60_000];
+        say(&mut client, &mut socket, &sent);
         let mut heard = Vec::new();
         let mut buffer = [0; 1000];
         loop {
@@ -531,9 +582,10 @@ mod tests {
             let had = session.unread_bytes();
             let received = session.receive(&mut socket, &mut buffer);
             let Ok(Received::Bytes { count, has_more }) = received else { break };
-            assert!(socket.reads <= before + usize::from(had == 0));
+            assert!(socket.reads == before || had < buffer.len());
             // Bytes may have come since the socket was asked last, and their event with them.
-            assert!(has_more || had == 0, "only who has asked the socket knows that it is empty");
+            let has_asked = socket.reads > before;
+            assert!(has_more || has_asked, "only who has asked the socket knows that it is empty");
             heard.extend_from_slice(&buffer[..count]);
             if !has_more {
                 break;
@@ -544,6 +596,40 @@ mod tests {
             session.receive(&mut socket, &mut buffer).unwrap_err().kind(),
             ErrorKind::WouldBlock
         );
+    }
+
+    #[test]
+    fn a_call_reads_until_the_socket_has_no_more_or_the_buffer_is_full() {
+        let (mut session, mut client, mut socket) = pair();
+        let mut buffer = vec![0; 70_000];
+        say(&mut client, &mut socket, &[7; 100_000]);
+        for told in [(70_000, true), (30_000, false)] {
+            let (count, has_more) = told;
+            let received = session.receive(&mut socket, &mut buffer).unwrap();
+            assert_eq!(received, Received::Bytes { count, has_more });
+        }
+        // As much as rustls reads at once, so the socket is asked again.
+        say(&mut client, &mut socket, &[7; 4096 - 22]);
+        assert_eq!(socket.has.len(), 4096);
+        socket.has_ended = true;
+        let received = session.receive(&mut socket, &mut buffer).unwrap();
+        assert_eq!(received, Received::Bytes { count: 4096 - 22, has_more: true });
+        let received = session.receive(&mut socket, &mut buffer).unwrap();
+        assert_eq!(received, Received::End, "what comes behind the bytes is told next");
+    }
+
+    #[test]
+    fn of_records_with_next_to_nothing_in_them_a_call_takes_few() {
+        let (mut session, mut client, mut socket) = pair();
+        (0..5000).for_each(|_| say(&mut client, &mut socket, b"x"));
+        let (mut heard, mut buffer) = (0, vec![0; 320 * 1024]);
+        while heard < 5000 {
+            let received = session.receive(&mut socket, &mut buffer).unwrap();
+            let Received::Bytes { count, has_more } = received else { panic!("{received:?}") };
+            assert!(count < 2000, "{count}");
+            heard += count;
+            assert!(has_more || heard == 5000);
+        }
     }
 
     #[test]

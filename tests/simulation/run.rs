@@ -101,7 +101,7 @@ impl Plan {
         limits.drain = r.pick(&[ms(0), ms(1000), ms(4000)]);
         limits.turn_read = r.pick(&[300, 4096, 64 << 10, 320 << 10]);
         limits.turn_messages = r.pick(&[1, 3, 1024]);
-        limits.turn_write = r.pick(&[1000, 256 << 10]);
+        limits.turn_write = r.pick(&[1000, 320 << 10]);
         limits.turn_accept = r.pick(&[1, 64]);
         limits.turn_readers = r.pick(&[1, 3, 1024]);
         let mut rate = |of: &[u64]| if r.chance(500) { r.pick(of) } else { 0 };
@@ -147,8 +147,10 @@ impl Plan {
         };
         let is_tls = moods.len() < 10 && r.chance(120);
         if is_tls {
-            // What rustls reads at once; and records are longer than what is in them.
-            faults.read_max = faults.read_max.max(20 << 10);
+            // Records are longer than what is in them, one may not be whole, and rustls reads so
+            // much at once.
+            faults.read_max += 40 << 10;
+            faults.reads_on = true;
             faults.write_max += 96 << 10;
         }
         let is_prompt = limits.max_clients > 1000

@@ -386,11 +386,11 @@ impl Machine {
             count = self.random.between(1, count as u64 - 1) as usize;
             self.edge(at);
         }
-        let read_max = self.faults.read_max;
+        let (read_max, reads_on) = (self.faults.read_max, self.faults.reads_on);
         let socket = &mut self.sockets[at];
         socket.reads += 1;
         socket.read_bytes += count;
-        let is_much = socket.reads > 1 || socket.read_bytes > read_max;
+        let is_much = socket.reads > 1 && !reads_on || socket.read_bytes > read_max;
         for (to, from) in buffer.iter_mut().zip(socket.to_server.drain(..count)) {
             *to = from;
         }

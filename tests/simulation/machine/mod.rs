@@ -58,6 +58,8 @@ pub struct Faults {
     /// What the loop may do for one client in one turn: bytes read, bytes written.
     pub read_max: usize,
     pub write_max: usize,
+    /// Those bytes may come in several reads: rustls reads some kilobytes at a time.
+    pub reads_on: bool,
     pub accept_max: usize,
     /// How long each accept, read and write takes, and each look at a client.
     pub cost: Duration,
@@ -320,6 +322,7 @@ pub fn be_kind() {
             descriptors: old.descriptors,
             read_max: old.read_max,
             write_max: old.write_max,
+            reads_on: old.reads_on,
             accept_max: old.accept_max,
             ..Faults::default()
         };
