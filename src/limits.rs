@@ -164,6 +164,10 @@ const fn s(seconds: u64) -> Duration {
 /// So many bytes are taken from the log, or from a file, before they are offered to the socket.
 pub(crate) const TAKE_BYTES: usize = 64 * KIB;
 
+/// So many bytes of answers leave while the client is still read: each write has its price, and
+/// what waits for long goes out of the processor's cache.
+pub(crate) const WRITE_BYTES: usize = 128 * KIB;
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -255,7 +259,7 @@ limits! {
     /// Messages of one client handed to the handler in one turn.
     turn_messages: count = 256, limit "turn-messages", zero false;
     /// Bytes written to one client in one turn, and as many while it is read.
-    turn_write: bytes = 256 * KIB, limit "turn-write", zero false;
+    turn_write: bytes = 320 * KIB, limit "turn-write", zero false;
     /// Connections accepted by one listener in one turn.
     turn_accept: count = 64, limit "turn-accept", zero false;
     /// Steps of TLS handshakes in one turn, all clients together.

@@ -14,12 +14,14 @@ use std::io::{self, IoSlice, Write};
 
 use bytes::Bytes;
 
+use crate::limits::WRITE_BYTES;
+
 /// Up to this size a chunk is copied to its neighbours rather than shared: a longer write costs
 /// less than one more piece of it.
 const COPY_BYTES_MAX: usize = 512;
 
-/// A tail of this length becomes a chunk.
-const TAIL_BYTES_MAX: usize = 64 * 1024;
+/// A tail of this length becomes a chunk: what a client is sent while it is read fits one.
+const TAIL_BYTES_MAX: usize = WRITE_BYTES;
 
 /// So much memory an empty tail keeps at most: it grows in doubling, and a message may pass the
 /// length above.
@@ -226,7 +228,7 @@ impl Outbox {
 
     /// Gives back what memory not every outbox may keep.
     pub(crate) fn shrink(&mut self) {
-        self.tail.shrink_to(TAIL_BYTES_MAX);
+        self.tail.shrink_to(TAIL_BYTES_MAX / 2);
     }
 
     /// Memory that is free to be used again.

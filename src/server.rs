@@ -28,7 +28,7 @@ use crate::handler::Handler;
 use crate::http::Refusal;
 use crate::hub::Hub;
 use crate::id::ConnId;
-use crate::limits::TAKE_BYTES;
+use crate::limits::WRITE_BYTES;
 use crate::listeners::Listeners;
 use crate::metrics::{Held, Reason};
 use crate::net::{self, Events, Poll, Token, Waker};
@@ -320,7 +320,7 @@ impl<H: Handler> Server<H> {
         self.ready = ready;
     }
 
-    /// At most one read, so that everyone has a turn.
+    /// At most one read, or over TLS as many as bring as much, so that everyone has a turn.
     fn read_client(&mut self, id: ConnId, scratch: &mut [u8]) {
         let Some(client) = self.app.hub.clients.get_mut(id) else { return };
         client.is_busy = false;
@@ -390,7 +390,7 @@ impl<H: Handler> Server<H> {
     /// Into the connection, and what comes of it out again as soon as it is enough for a write: so
     /// long the processor has it at hand.
     fn feed(&mut self, id: ConnId, mut input: &mut [u8]) {
-        let (mut left, mut enough) = (self.app.hub.turn.limits.turn_write, TAKE_BYTES);
+        let (mut left, mut enough) = (self.app.hub.turn.limits.turn_write, WRITE_BYTES);
         while self.app.feed(id, &mut input, enough) {
             let before = left;
             self.visit_within(id, &mut left);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use kit::lines::Lines;
-use pousse::{ConnId, Context, Handler, Message, Reason, RemoteError, SendError, Server};
+use pousse::{ConnId, Context, Handler, Limits, Message, Reason, RemoteError, SendError, Server};
 
 use crate::by_hand::ByHand;
 use crate::peer::{Innocent, Peer, frame, opening};
@@ -149,7 +149,8 @@ pub(crate) fn a_client_for_whom_much_waits_is_not_read() {
     }
     writer.join().unwrap();
     let most = waiting_max.load(SeqCst);
-    let one_read = 2 * (64 * 1024 + MESSAGE);
+    // What a read brings is answered, all of it.
+    let one_read = Limits::default().turn_read + MESSAGE;
     assert!(most <= SOFT + one_read, "{most} bytes waited");
     innocent.is_served();
 }
