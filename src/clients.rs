@@ -170,10 +170,15 @@ pub(crate) struct Clients {
     /// Those who have not made a request yet, the oldest first, and some who have; and how many.
     fresh: VecDeque<ConnId>,
     fresh_count: usize,
+    /// The heaviest of this turn, as they were when they were looked for; the heaviest is the last.
+    heaviest: Vec<(u32, ConnId)>,
 }
 
 /// Places of the lists of those to be visited that are never given back.
 const PLACES_MIN: usize = 4096;
+
+/// So many of the heaviest are found with one look at all clients.
+const HEAVIEST: usize = 64;
 
 impl Clients {
     /// Room for `capacity` clients.
@@ -189,6 +194,7 @@ impl Clients {
             leaving: Vec::new(),
             fresh: VecDeque::new(),
             fresh_count: 0,
+            heaviest: Vec::new(),
         }
     }
 
@@ -282,12 +288,48 @@ impl Clients {
         Some(oldest.connection.id)
     }
 
-    /// The client that holds most.
-    pub(crate) fn heaviest(&self) -> Option<ConnId> {
-        // Who is ending already is to be told why first.
-        let here = self.iter().filter(|client| !client.connection.stage.is_ending());
-        let heaviest = here.max_by_key(|client| client.counted.held_bytes)?;
-        (heaviest.counted.held_bytes > 0).then_some(heaviest.connection.id)
+    /// The client that holds most, as far as is known without a look at all for each: of those who
+    /// held most when they were looked for in this turn, and `grown`, who has just grown.
+    pub(crate) fn heaviest(&mut self, grown: ConnId) -> Option<ConnId> {
+        if self.heaviest.is_empty() {
+            self.find_heaviest();
+        }
+        let grown_bytes = self.droppable_bytes(grown);
+        while let Some((before, id)) = self.heaviest.pop() {
+            let bytes = self.droppable_bytes(id);
+            if bytes < grown_bytes {
+                self.heaviest.push((before, id));
+                break;
+            }
+            // What it held may have become a message meanwhile.
+            if bytes > 0 && bytes >= before / 2 {
+                return Some(id);
+            }
+        }
+        (grown_bytes > 0).then_some(grown)
+    }
+
+    fn droppable_bytes(&self, id: ConnId) -> u32 {
+        let here = self.get(id).filter(|client| !client.connection.is_done());
+        here.map_or(0, |client| client.counted.held_bytes)
+    }
+
+    fn find_heaviest(&mut self) {
+        let here = self.iter().filter(|client| !client.connection.is_done());
+        let held = here.map(|client| (client.counted.held_bytes, client.connection.id));
+        let mut all: Vec<_> = held.filter(|(bytes, _)| *bytes > 0).collect();
+        let light = all.len().saturating_sub(HEAVIEST);
+        if light > 0 {
+            all.select_nth_unstable_by_key(light, |(bytes, _)| *bytes);
+            all.drain(..light);
+        }
+        all.sort_unstable_by_key(|(bytes, _)| *bytes);
+        self.heaviest = all;
+    }
+
+    /// A turn ends: who holds most in the next is another question.
+    pub(crate) fn forget_heaviest(&mut self) {
+        self.heaviest = Vec::new();
     }
 
     /// The client of this name, if it has not left.
@@ -460,6 +502,7 @@ impl Clients {
         while let Some(id) = self.leaving.pop() {
             if self.get(id).is_some_and(|client| !client.connection.is_reading()) {
                 self.stop_reading(id, log);
+                self.recount(id);
             }
         }
     }

@@ -485,10 +485,10 @@ impl Connection {
         self.out.bytes()
     }
 
-    /// Bytes of memory that its peer is the reason for.
+    /// Bytes of memory that its peer is the reason for, beside its place among the clients.
     pub(crate) fn held_bytes(&self) -> usize {
-        let kept = self.rare.kept().map_or(0, <[u8]>::len);
-        self.waiting_bytes() + kept + self.stage.held_bytes()
+        let kept = self.rare.held_bytes() + self.cursor.held_bytes();
+        self.out.held_bytes() + kept + self.stage.held_bytes()
     }
 
     /// How it ended or is ending; 1006 and `otherwise` if nothing is known of it.

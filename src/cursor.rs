@@ -84,6 +84,9 @@ impl Readings {
         match self {
             Readings::Several(list) => {
                 list.swap_remove(at);
+                if list.is_empty() {
+                    *self = Readings::default();
+                }
             }
             Readings::One(_) => *self = Readings::default(),
         }
@@ -94,7 +97,21 @@ impl Readings {
 /// frame is a piece of the gathered write.
 const JOIN_BYTES_MAX: usize = 64 * 1024;
 
+/// What a reading takes in its topic's list of readers, which grows in doubling.
+const LISTED_BYTES: usize = 2 * size_of::<u32>();
+
 impl Cursor {
+    /// Bytes of memory that it takes beside its own place, and in its topics' lists. Those of one
+    /// topic count as the client's.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match &self.readings {
+            Readings::One(_) => 0,
+            Readings::Several(list) => {
+                list.capacity() * size_of::<Reading>() + list.len() * LISTED_BYTES
+            }
+        }
+    }
+
     /// Reads one more topic from `seen` on; `listed_at` is where it stands in its list of readers.
     pub fn read(&mut self, topic: TopicNumber, seen: u64, listed_at: u32) {
         self.readings.push(Reading { topic, seen, listed_at });

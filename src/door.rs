@@ -64,7 +64,7 @@ impl<H: Handler> Server<H> {
     // 7
 
     pub(crate) fn forget(&mut self) {
-        self.relieve();
+        self.app.hub.clients.forget_heaviest();
         self.openings_due = self.drop_openings();
         self.app.hub.clients.end_readings(&mut self.app.hub.log);
         let mut done = std::mem::take(&mut self.done);
@@ -281,19 +281,22 @@ impl<H: Handler> Server<H> {
         Tick::NEVER
     }
 
-    /// Over the limit `memory`, whoever holds most is dropped, until it holds again.
-    fn relieve(&mut self) {
+    /// Counts anew what a client holds, who may hold more now. Over the limit `memory`, whoever
+    /// holds most is dropped until it holds again: at once, as thousands may send something in one
+    /// turn.
+    pub(crate) fn weigh(&mut self, id: ConnId) {
+        let hub = &mut self.app.hub;
+        hub.clients.recount(id);
         for _ in 0..RELIEVED_MAX {
-            let hub = &mut self.app.hub;
             if hub.clients.numbers.held_bytes <= hub.turn.limits.memory {
                 return;
             }
-            let Some(id) = hub.clients.heaviest() else { return };
-            let Some(client) = hub.clients.get_mut(id) else { return };
+            let Some(heaviest) = hub.clients.heaviest(id) else { return };
+            let Some(client) = hub.clients.get_mut(heaviest) else { return };
             hub.turn.counters.count_refused(Reason::Memory);
             client.connection.cut(Reason::Memory, &mut hub.turn);
-            hub.clients.touch(id);
-            self.settle(id);
+            hub.clients.recount(heaviest);
+            hub.clients.touch(heaviest);
         }
     }
 }
@@ -304,5 +307,6 @@ const OPENINGS_MIN: usize = 64;
 /// How long a client may be without a request, however many are.
 const OPENING_MIN: Duration = Duration::from_secs(1);
 
-/// Clients that are dropped in one turn because of the limit `memory`: each takes a look at all.
+/// Clients that are dropped because one has grown. One is enough, if that one is the heaviest; many
+/// may be those who held as little as they could.
 const RELIEVED_MAX: usize = 64;

@@ -60,9 +60,14 @@ impl Head {
         }
     }
 
-    /// Bytes held.
+    /// Bytes of the head that are here.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.bytes.capacity()
     }
 }
 

@@ -162,6 +162,16 @@ pub struct Request {
 }
 
 impl Request {
+    /// Bytes of memory that it takes, its own and those that it has room for.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let head = match &self.head {
+            Head::Text(text) => text.len(),
+            Head::Bytes(bytes) => bytes.len(),
+        };
+        let fields = self.fields.capacity() * size_of::<(Part, Part)>();
+        size_of::<Self>() + head + fields + self.content.capacity()
+    }
+
     /// A request that has no content yet, of the parts that were found in `head`. Method and target
     /// are to be ASCII.
     pub(crate) fn new<'h>(

@@ -284,25 +284,47 @@ const CLIENT_BYTES: usize = 320;
 const FORM_TIMES: usize = 7;
 const FORM_BYTES: usize = 1024;
 
+/// A header field's place in its request.
+const FIELD_BYTES: usize = 16;
+
+/// What a subscription takes: its place in what the client reads and in its topic's readers, and
+/// while it waits for its backlog one more and its `ref`.
+const SUBSCRIPTION_BYTES: usize = 256;
+
+/// What a client's boxes take that few clients have, and the room at the end of its outbox.
+const BOXES_BYTES: usize = 1024 + 128 * 1024;
+
+/// What a topic's list of readers takes before it has any, and places that it does not give back.
+const TOPIC_BYTES: usize = 256;
+
+/// The program itself: its stack and lists, what compression needs, memory of long messages.
+const PROGRAM_BYTES: usize = 8 * MIB;
+
 impl Limits {
-    /// The most memory that clients and history can take, should every client be at every limit.
+    /// The most memory that the server can take, should every client be at every limit.
     ///
-    /// A client is 320 bytes, and at most: an unfinished message, with up to twice its length
-    /// reserved; what waits for it, which may pass `outbox_soft`, or 64 KiB should that be less, by
-    /// one answer or 64 KiB from the log and a message more, or `outbox` by one message, in the
-    /// longest of its forms. All of them together hold at most `memory`, which what one client gets
-    /// in one turn may pass.
+    /// A client is 320 bytes, and at most: a head and its fields; an unfinished message, with up to
+    /// twice its length reserved; its subscriptions; what waits for it, which may pass
+    /// `outbox_soft`, or 64 KiB should that be less, by one answer or 64 KiB from the log and a
+    /// message more, or `outbox` by one message, in the longest of its forms; and one such piece
+    /// that is partly written. All of them together hold at most `memory`, and for the moment until
+    /// somebody is dropped what one client may hold more.
     pub fn memory_bytes_max(&self) -> usize {
         let form = self.max_message.saturating_mul(FORM_TIMES).saturating_add(FORM_BYTES);
         let answer = self.poll_bytes.max(TAKE_BYTES).saturating_add(form);
         let waiting = self.outbox_soft.max(TAKE_BYTES).saturating_add(answer);
-        let waiting = waiting.max(self.outbox.saturating_add(form));
-        let client = [self.head_bytes, self.max_message.saturating_mul(2), self.turn_read, waiting];
+        let waiting = waiting.max(self.outbox.saturating_add(form)).saturating_add(answer);
+        let head = self.head_bytes.saturating_add(self.headers.saturating_mul(FIELD_BYTES));
+        let message = self.max_message.saturating_mul(2);
+        let subscriptions = self.subscriptions.saturating_mul(SUBSCRIPTION_BYTES);
+        let client = [head, message, self.turn_read, subscriptions, waiting, BOXES_BYTES];
         let client = client.into_iter().fold(0, usize::saturating_add);
         let all = self.max_clients.saturating_mul(client).min(self.memory.saturating_add(client));
         let slots =
             self.max_clients.saturating_add(self.control_clients).saturating_mul(CLIENT_BYTES);
-        all.saturating_add(slots).saturating_add(self.history_total)
+        let topics = self.max_topics.saturating_mul(TOPIC_BYTES);
+        let others = [slots, topics, self.history_total, self.turn_read, PROGRAM_BYTES];
+        others.into_iter().fold(all, usize::saturating_add)
     }
 
     /// Looks for values that cannot hold.

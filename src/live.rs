@@ -210,9 +210,11 @@ impl Live {
         None
     }
 
-    /// Bytes kept of an unfinished message.
+    /// Bytes of memory that it takes beside its own place: an unfinished message, a pong that
+    /// waits, subscriptions that do.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.frames.held_bytes()
+        let pong = self.pong.as_ref().map_or(0, |pong| size_of::<Pong>() + pong.0.len());
+        self.frames.held_bytes() + pong + self.session.held_bytes()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.

@@ -86,6 +86,14 @@ impl Outbox {
         self.bytes
     }
 
+    /// Bytes of memory that it takes. What is partly written is there in whole, and what others may
+    /// share counts as if it were not.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let tail = self.tail.capacity() - self.tail.len();
+        let chunks = self.chunks.capacity() * size_of::<Chunk>();
+        size_of::<Self>() + self.bytes + self.sent + tail + chunks
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
@@ -207,7 +215,13 @@ impl Outbox {
         self.bytes = end.saturating_sub(self.sent);
         match self.bytes {
             0 => self.sent = 0,
-            _ => self.chunks.push_back(Chunk { bytes: first.slice(..end), messages: 0 }),
+            _ => {
+                // A part of it would keep all of it.
+                let is_all = end == first.len();
+                let first =
+                    if is_all { first } else { Bytes::copy_from_slice(&first.slice(..end)) };
+                self.chunks.push_back(Chunk { bytes: first, messages: 0 });
+            }
         }
         true
     }

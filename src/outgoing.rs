@@ -38,6 +38,12 @@ impl Outgoing {
         self.outbox_bytes() + self.held as usize
     }
 
+    /// Bytes of memory that they take.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let outbox = self.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes());
+        outbox + self.held as usize
+    }
+
     /// Messages for this client alone that wait.
     pub(crate) fn messages(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.messages())

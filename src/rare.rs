@@ -44,6 +44,13 @@ impl Rare {
         if had_rest { most.min(TAKE_BYTES) } else { most }
     }
 
+    /// Bytes of memory that it takes beside its own place.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let Some(parts) = &self.0 else { return 0 };
+        let ending = parts.ending.as_ref().map_or(0, |ending| ending.reason.capacity());
+        size_of::<Parts>() + parts.kept.as_ref().map_or(0, |kept| kept.len()) + ending
+    }
+
     pub(crate) fn take_kept(&mut self) -> Option<Box<[u8]>> {
         self.0.as_mut()?.kept.take()
     }

@@ -341,7 +341,8 @@ impl<H: Handler> Server<H> {
         }
         if !client.is_readable || !client.connection.wants_input(&self.app.hub.turn) {
             // Readiness is remembered, and looked at again when bytes are wanted.
-            return client.connection.count_unread(&mut self.app.hub.turn);
+            client.connection.count_unread(&mut self.app.hub.turn);
+            return self.weigh(id);
         }
         if client.stream.is_handshaking() && !self.app.hub.turn.may_handshake() {
             return self.make_busy(id);
@@ -402,6 +403,7 @@ impl<H: Handler> Server<H> {
             self.visit_within(id, &mut left);
         } else {
             self.app.hub.clients.touch(id);
+            self.weigh(id);
         }
     }
 
@@ -595,8 +597,8 @@ impl<H: Handler> Server<H> {
 
     /// After a visit: what follows from the state that the connection is in now.
     pub(crate) fn settle(&mut self, id: ConnId) {
+        self.weigh(id);
         let hub = &mut self.app.hub;
-        hub.clients.recount(id);
         let Some(client) = hub.clients.get_mut(id) else { return };
         let connection = &client.connection;
         if connection.wants_shutdown() && !client.is_shut {

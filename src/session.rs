@@ -128,6 +128,17 @@ impl Session {
         self.catching_up().map_or(0, |it| it.pending.len())
     }
 
+    /// Bytes of memory that it takes beside its own place.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let Some(owed) = &self.0 else { return 0 };
+        let pending = owed.catching_up.as_ref().map_or(0, |it| {
+            let references = it.pending.iter().filter_map(|it| it.reference.as_ref());
+            let references: usize = references.map(|it| it.len()).sum();
+            it.pending.capacity() * size_of::<Pending>() + references
+        });
+        size_of::<Owed>() + pending
+    }
+
     /// A topic is read from now on, or (`is_new` is false) was before. It is answered at once if
     /// there is nothing to catch up with, else when all up to `position`, where the client stood
     /// before, has been given. One that comes while others catch up joins them, and their place

@@ -55,21 +55,17 @@ impl Stage {
         most.clamp(1, limits.turn_read)
     }
 
-    /// Whether it has nothing more to do but to end.
-    pub(crate) fn is_ending(&self) -> bool {
-        matches!(self, Stage::Leaving | Stage::Done)
-    }
-
     /// Whether it is between two requests.
     pub(crate) fn is_resting(&self) -> bool {
         matches!(self, Stage::Head(_))
     }
 
-    /// Bytes kept of a request or a message that is not whole.
+    /// Bytes of memory that it takes beside its own place.
     pub(crate) fn held_bytes(&self) -> usize {
         match self {
-            Stage::Head(Some(partial)) => partial.bytes(),
-            Stage::Content(request) => request.content.capacity(),
+            Stage::Head(Some(partial)) => partial.held_bytes(),
+            Stage::Content(request) => request.held_bytes(),
+            Stage::File(file) => size_of_val(&**file),
             Stage::WebSocket(live) => live.held_bytes(),
             _ => 0,
         }

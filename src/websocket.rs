@@ -317,7 +317,8 @@ impl Partial {
     }
 
     fn held_bytes(&self) -> usize {
-        self.text.capacity() + self.payload.capacity()
+        let parts = self.text.capacity() + self.payload.capacity() + self.control.capacity();
+        size_of::<Self>() + parts
     }
 
     fn begin(&mut self, frame: Frame, limits: &Limits, spare: &mut Spare) -> Result<(), Fault> {

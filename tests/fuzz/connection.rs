@@ -51,11 +51,8 @@ pub fn config() -> Config {
 /// What one client can cost at most, by the sum that the program tells its owner: a client alone,
 /// without its slot.
 fn client_bytes_max(limits: &Limits) -> usize {
-    let mut alone = limits.clone();
-    alone.max_clients = 1;
-    alone.control_clients = 0;
-    alone.history_total = 0;
-    alone.memory_bytes_max() - 320
+    let of = |max_clients| Limits { max_clients, ..limits.clone() }.memory_bytes_max();
+    of(1) - of(0) - 320
 }
 
 /// The far end of a socket.

@@ -405,6 +405,7 @@ impl Watch<'_> {
         }
         let client_bytes = limits.turn_read + 2 * limits.max_message + limits.head_bytes;
         let client_bytes = client_bytes + self.plan.faults.write_max;
+        // Whoever passes the limit has somebody dropped at once.
         if inside.held_bytes > limits.memory + client_bytes {
             return Err(format!("clients hold {} bytes", inside.held_bytes));
         }
