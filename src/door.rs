@@ -281,16 +281,21 @@ impl<H: Handler> Server<H> {
         Tick::NEVER
     }
 
-    /// Counts anew what a client holds, who may hold more now. Over the limit `memory`, whoever
-    /// holds most is dropped until it holds again: at once, as thousands may send something in one
-    /// turn.
-    pub(crate) fn weigh(&mut self, id: ConnId) {
+    /// Counts anew what a client holds, who may hold more now: whether all hold more than `memory`.
+    pub(crate) fn is_over(&mut self, id: ConnId) -> bool {
         let hub = &mut self.app.hub;
         hub.clients.recount(id);
+        hub.clients.numbers.held_bytes > hub.turn.limits.memory
+    }
+
+    /// The same, and then whoever holds most is dropped until it holds again: at once, as thousands
+    /// may send something in one turn. What can be written is to be written before.
+    pub(crate) fn weigh(&mut self, id: ConnId) {
         for _ in 0..RELIEVED_MAX {
-            if hub.clients.numbers.held_bytes <= hub.turn.limits.memory {
+            if !self.is_over(id) {
                 return;
             }
+            let hub = &mut self.app.hub;
             let Some(heaviest) = hub.clients.heaviest(id) else { return };
             let Some(client) = hub.clients.get_mut(heaviest) else { return };
             hub.turn.counters.count_refused(Reason::Memory);

@@ -292,7 +292,7 @@ const FIELD_BYTES: usize = 16;
 const SUBSCRIPTION_BYTES: usize = 256;
 
 /// What a client's boxes take that few clients have, and the room at the end of its outbox.
-const BOXES_BYTES: usize = 1024 + 128 * 1024;
+const BOXES_BYTES: usize = 1024 + 256 * 1024;
 
 /// What a topic's list of readers takes before it has any, and places that it does not give back.
 const TOPIC_BYTES: usize = 256;

@@ -38,9 +38,11 @@ impl Outgoing {
         self.outbox_bytes() + self.held as usize
     }
 
-    /// Bytes of memory that they take.
+    /// Bytes of memory that they take. An outbox with nothing in it, or whose socket has not been
+    /// asked yet, was just lent and is the loop's own: only what is in it counts.
     pub(crate) fn held_bytes(&self) -> usize {
-        let outbox = self.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes());
+        let blocked = self.outbox.as_ref().filter(|it| self.is_blocked() && !it.is_empty());
+        let outbox = blocked.map_or(self.outbox_bytes(), |outbox| outbox.held_bytes());
         outbox + self.held as usize
     }
 

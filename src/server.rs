@@ -341,8 +341,7 @@ impl<H: Handler> Server<H> {
         }
         if !client.is_readable || !client.connection.wants_input(&self.app.hub.turn) {
             // Readiness is remembered, and looked at again when bytes are wanted.
-            client.connection.count_unread(&mut self.app.hub.turn);
-            return self.weigh(id);
+            return client.connection.count_unread(&mut self.app.hub.turn);
         }
         if client.stream.is_handshaking() && !self.app.hub.turn.may_handshake() {
             return self.make_busy(id);
@@ -399,11 +398,11 @@ impl<H: Handler> Server<H> {
             enough = if left == before || left == 0 { usize::MAX } else { enough };
         }
         let Some(client) = self.app.hub.clients.get_mut(id) else { return };
-        if client.connection.waiting_bytes() >= ANSWER_BYTES && left > 0 {
+        let is_enough = client.connection.waiting_bytes() >= ANSWER_BYTES && left > 0;
+        if is_enough || self.is_over(id) {
             self.visit_within(id, &mut left);
         } else {
             self.app.hub.clients.touch(id);
-            self.weigh(id);
         }
     }
 

@@ -39,6 +39,8 @@ mod frames;
 mod heads;
 #[path = "hostile/injection.rs"]
 mod injection;
+#[path = "hostile/memory.rs"]
+mod memory;
 #[path = "hostile/origins.rs"]
 mod origins;
 #[path = "hostile/peer.rs"]

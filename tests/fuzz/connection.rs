@@ -51,7 +51,11 @@ pub fn config() -> Config {
 /// What one client can cost at most, by the sum that the program tells its owner: a client alone,
 /// without its slot.
 fn client_bytes_max(limits: &Limits) -> usize {
-    let of = |max_clients| Limits { max_clients, ..limits.clone() }.memory_bytes_max();
+    let of = |max_clients| {
+        let mut limits = limits.clone();
+        limits.max_clients = max_clients;
+        limits.memory_bytes_max()
+    };
     of(1) - of(0) - 320
 }
 

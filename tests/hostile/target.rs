@@ -278,6 +278,17 @@ impl Target {
         self.usage().heap_bytes.saturating_sub(self.base.heap_bytes)
     }
 
+    /// Bytes of heap that it had at the most, as far as the system tells: what it has of its file
+    /// is what it has now.
+    pub(crate) fn heap_peak(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.server.pid())).unwrap();
+        let of = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+        };
+        of("VmHWM:").saturating_sub(of("RssFile:"))
+    }
+
     /// Bytes of memory that it has, its own and those of its file. Counted page by page: what
     /// `VmRSS` says is off by what each processor has not added up yet.
     pub(crate) fn resident_bytes(&self) -> u64 {
