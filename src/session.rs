@@ -432,6 +432,22 @@ mod tests {
     }
 
     #[test]
+    fn subscriptions_that_wait_count_with_their_ref_and_no_more_than_is_promised() {
+        let mut session = Session::default();
+        assert_eq!(session.held_bytes(), 0, "as of nearly everyone");
+        let pending = (0..128).map(|number| Pending {
+            topic: TopicNumber(number),
+            reference: Some("7".repeat(REF_BYTES_MAX).into()),
+        });
+        let catching_up = CatchingUp { pending: pending.collect(), upto: 0 };
+        session.owed().catching_up = Some(catching_up);
+        let each = session.held_bytes() / 128;
+        assert!((REF_BYTES_MAX..180).contains(&each), "{each} bytes each");
+        session.owed().catching_up = None;
+        assert_eq!(session.held_bytes(), size_of::<Owed>());
+    }
+
+    #[test]
     fn a_wrong_command_is_told_what_to_change_and_keeps_its_ref() {
         let long = format!(r#"{{"subscribe":"t","ref":"{}"}}"#, "x".repeat(127));
         let key = format!(r#"{{"publish":"t","data":"","key":"{}"}}"#, "x".repeat(129));
