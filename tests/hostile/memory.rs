@@ -44,10 +44,17 @@ fn is_bounded(what: &str, mut target: Target, mut come: impl FnMut(&Target) -> P
         mib.parse::<u64>().unwrap() << 20
     };
     target.survives(|target| {
-        let crowd: Vec<Peer> = (0..CROWD).map(|_| come(target)).collect();
+        // Whoever is answered now was read after all of them. `openings` is to drop nobody.
+        let is_served = || assert_eq!(target.gets("/api/messages?limit=0").status, 200);
+        let mut crowd = Vec::new();
+        for number in 1..=CROWD {
+            crowd.push(come(target));
+            if number % 50 == 0 {
+                is_served();
+            }
+        }
         target.until("some are dropped", |target| {
-            // Whoever is answered now was read after all of them.
-            assert_eq!(target.gets("/api/messages?limit=0").status, 200);
+            is_served();
             target.counter("refused.memory") > CROWD / 16
         });
         let (grown, peak) = (target.heap_grown(), target.heap_peak());
