@@ -7,25 +7,30 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
-use crate::topic::TopicNumber;
+use crate::topic::{Encoded, Form, TopicNumber, give_back};
 
-/// The entry that holds a form: its topic and `seq`. It may have been dropped since.
-pub(crate) type Holder = (TopicNumber, u64);
+/// The entry that holds a form, by its topic and `seq`, and which. It may have been dropped since.
+#[derive(Clone, Copy)]
+pub(crate) struct Holder {
+    pub(crate) topic: TopicNumber,
+    pub(crate) seq: u64,
+    pub(crate) form: Form,
+}
 
 /// The account of all forms. A form is made while the log is only read, hence the cells.
 #[derive(Default)]
 pub(crate) struct Encodings {
-    plain: RefCell<Vec<Holder>>,
-    /// The first made first; an entry stands here once for each form.
+    plain: RefCell<VecDeque<Holder>>,
+    /// The first made first.
     deflated: RefCell<VecDeque<Holder>>,
-    bytes: Cell<usize>,
+    held: Cell<Encoded>,
     made: Cell<u64>,
 }
 
 impl Encodings {
     /// A plain form was made.
     pub(crate) fn add(&self, holder: Holder, bytes: usize) {
-        self.plain.borrow_mut().push(holder);
+        self.plain.borrow_mut().push_back(holder);
         self.count(bytes);
     }
 
@@ -36,17 +41,20 @@ impl Encodings {
     }
 
     fn count(&self, bytes: usize) {
-        self.bytes.set(self.bytes.get() + bytes);
+        let held = self.held.get();
+        self.held.set(Encoded { forms: held.forms + 1, bytes: held.bytes + bytes });
         self.made.set(self.made.get() + 1);
     }
 
     /// Forms were forgotten.
-    pub(crate) fn remove(&mut self, bytes: usize) {
-        *self.bytes.get_mut() -= bytes;
+    pub(crate) fn remove(&mut self, encoded: Encoded) {
+        let held = self.held.get_mut();
+        held.forms -= encoded.forms;
+        held.bytes -= encoded.bytes;
     }
 
     /// Takes out those that hold plain forms.
-    pub(crate) fn take_plain(&mut self) -> Vec<Holder> {
+    pub(crate) fn take_plain(&mut self) -> VecDeque<Holder> {
         std::mem::take(self.plain.get_mut())
     }
 
@@ -55,21 +63,21 @@ impl Encodings {
         self.deflated.get_mut().pop_front()
     }
 
-    /// Strikes out entries that are no longer held, once there are many: where readers are never
-    /// through, nothing else does.
-    pub(crate) fn tidy(&mut self, entries: usize, is_held: impl Fn(Holder) -> bool) {
-        let many = 8 * entries + 64;
-        if self.plain.get_mut().len() > many {
-            self.plain.get_mut().retain(|&holder| is_held(holder));
-        }
-        if self.deflated.get_mut().len() > many {
-            self.deflated.get_mut().retain(|&holder| is_held(holder));
+    /// Strikes out entries that are no longer held, once they are as many as forms: where readers
+    /// are never through, nothing else does.
+    pub(crate) fn tidy(&mut self, is_held: impl Fn(Holder) -> bool) {
+        let many = 2 * self.held.get().forms + 64;
+        for list in [self.plain.get_mut(), self.deflated.get_mut()] {
+            if list.len() > many {
+                list.retain(|&holder| is_held(holder));
+                give_back(list);
+            }
         }
     }
 
     /// Bytes of all forms.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.get()
+        self.held.get().bytes
     }
 
     /// How many were made since the start.

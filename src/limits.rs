@@ -294,8 +294,9 @@ const SUBSCRIPTION_BYTES: usize = 256;
 /// What a client's boxes take that few clients have, and the room at the end of its outbox.
 const BOXES_BYTES: usize = 1024 + 256 * 1024;
 
-/// What a topic's list of readers takes before it has any, and places that it does not give back.
-const TOPIC_BYTES: usize = 256;
+/// What a topic takes beside its entries, with the longest of names (`tests/history.rs`); and its
+/// list of readers before it has any, with places that it does not give back.
+const TOPIC_BYTES: usize = 640 + 256;
 
 /// The program itself: its stack and lists, what compression needs, memory of long messages.
 const PROGRAM_BYTES: usize = 8 * MIB;

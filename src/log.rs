@@ -12,13 +12,13 @@
 //!   A reader that could not take it then is behind, and will be told of the gap.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use slab::Slab;
 
-use crate::encodings::Encodings;
+use crate::encodings::{Encodings, Holder};
 use crate::error::PublishError;
 use crate::id::{After, ConnId, EntryId};
 use crate::limits::Limits;
@@ -27,10 +27,8 @@ use crate::message::Kind;
 use crate::message::Message;
 use crate::metrics::Held;
 use crate::tick::Tick;
-use crate::topic::{Entry, Form, Topic, TopicNumber, is_topic_name};
-
-/// What an entry costs beside its frame: itself, its place in `order`, the allocator's share.
-const ENTRY_OVERHEAD_BYTES: usize = size_of::<Entry>() + size_of::<Ordered>() + 32;
+use crate::topic::{ENTRY_BYTES, Entry, Form, Topic, TopicNumber, is_topic_name};
+use crate::topic::{give_back, make_room, plain_form_bytes};
 
 /// Of `history_total` this part may be compressed forms, before they make room for entries.
 const DEFLATED_SHARE: usize = 4;
@@ -62,6 +60,9 @@ pub struct Log {
     dropped_floor: u64,
     topics: Slab<Topic>,
     names: HashMap<Arc<str>, TopicNumber>,
+    /// Topics that may be unread, by the `seq` of their oldest entry when they were noted here. It
+    /// may have gone since: what is true is looked up when one of them is to make room.
+    unread: BTreeMap<u64, TopicNumber>,
     /// Entries by age. A line whose entry was trimmed by its topic's own bound is stale.
     order: VecDeque<Ordered>,
     entries: usize,
@@ -89,6 +90,7 @@ impl Log {
             dropped_floor: 0,
             topics: Slab::new(),
             names: HashMap::new(),
+            unread: BTreeMap::new(),
             order: VecDeque::new(),
             entries: 0,
             dropped: 0,
@@ -160,9 +162,12 @@ impl Log {
         let number = self.open(topic)?;
         self.last += 1;
         let seq = self.last;
+        make_room(&mut self.order);
         self.order.push_back(Ordered { seq, topic: number, at: now });
         let topic = self.topics.get_mut(number.0 as usize).expect("it was opened just now");
-        self.bytes += topic.push(seq, message, except, key) + ENTRY_OVERHEAD_BYTES;
+        let before = topic.held_bytes();
+        topic.push(seq, message, except, key);
+        self.bytes += topic.held_bytes() - before;
         self.entries += 1;
         #[cfg(simulation)]
         self.appended.push((
@@ -174,6 +179,7 @@ impl Log {
         if !topic.is_crowded {
             topic.is_crowded = true;
             self.crowded.push(number);
+            self.note_unread(number);
         }
         Ok((number, self.id(seq)))
     }
@@ -253,6 +259,7 @@ impl Log {
         topic.readers -= 1;
         if topic.readers == 0 {
             topic.unoffered = u64::MAX;
+            self.note_unread(number);
             self.drop_if_unused(number);
         }
     }
@@ -293,6 +300,7 @@ impl Log {
                 break;
             }
             self.order.pop_front();
+            give_back(&mut self.order);
             if is_held {
                 let limit = if is_old { Held::HistoryAge } else { Held::HistoryTotal };
                 self.drop_front_for(limit, number);
@@ -301,11 +309,12 @@ impl Log {
         }
         // A topic that trims itself leaves stale lines behind an older entry of a quiet one.
         if self.order.len() > 2 * self.entries + 64 {
-            let order = std::mem::take(&mut self.order);
-            self.order = order.into_iter().filter(|it| self.holds(it.topic, it.seq)).collect();
+            let topics = &self.topics;
+            self.order.retain(|it| holds(topics, it.topic, it.seq));
+            give_back(&mut self.order);
         }
         let topics = &self.topics;
-        self.encodings.tidy(self.entries, |(number, seq)| holds(topics, number, seq));
+        self.encodings.tidy(|it| holds(topics, it.topic, it.seq));
     }
 
     /// When the oldest entry will be too old.
@@ -337,8 +346,9 @@ impl Log {
     ) -> Bytes {
         entry.form(form, || {
             let bytes = Bytes::from(encode());
-            if let Some(number) = self.find(topic.name()) {
-                self.encodings.add((number, entry.seq), bytes.len());
+            if let Some(topic) = self.find(topic.name()) {
+                let holder = Holder { topic, seq: entry.seq, form };
+                self.encodings.add(holder, plain_form_bytes(bytes.len()));
             }
             bytes
         })
@@ -352,26 +362,26 @@ impl Log {
         frame: Option<Vec<u8>>,
     ) {
         let bytes = entry.keep_deflated(form, frame.unwrap_or_default().into());
-        if let Some(number) = self.find(topic) {
-            self.encodings.add_deflated((number, entry.seq), bytes);
+        if let Some(topic) = self.find(topic) {
+            self.encodings.add_deflated(Holder { topic, seq: entry.seq, form }, bytes);
         }
     }
 
     /// Forgets forms that were made for readers who all have them now. Those that are compressed
     /// stay as long as their entries.
     pub fn drop_encoded(&mut self) {
-        for (number, seq) in self.encodings.take_plain() {
-            if let Some(topic) = self.topics.get_mut(number.0 as usize) {
-                self.encodings.remove(topic.forget_forms(seq));
+        for holder in self.encodings.take_plain() {
+            if let Some(topic) = self.topics.get_mut(holder.topic.0 as usize) {
+                self.encodings.remove(topic.forget_forms(holder.seq));
             }
         }
     }
 
-    /// Forgets the compressed forms that were made first; false if there are none.
+    /// Forgets the compressed form that was made first; false if there is none.
     fn forget_deflated(&mut self) -> bool {
-        let Some((number, seq)) = self.encodings.take_deflated() else { return false };
-        if let Some(topic) = self.topics.get_mut(number.0 as usize) {
-            self.encodings.remove(topic.forget_deflated(seq));
+        let Some(holder) = self.encodings.take_deflated() else { return false };
+        if let Some(topic) = self.topics.get_mut(holder.topic.0 as usize) {
+            self.encodings.remove(topic.forget_deflated(holder.seq, holder.form));
         }
         true
     }
@@ -399,9 +409,10 @@ impl Log {
         self.entries == 0
     }
 
-    /// Bytes held, bookkeeping included.
+    /// Memory that all entries take, with their forms and what is noted of them. What topics take
+    /// beside their entries is not in it.
     pub fn bytes(&self) -> usize {
-        self.bytes + self.encodings.bytes()
+        self.bytes + self.order.capacity() * size_of::<Ordered>() + self.encodings.bytes()
     }
 
     /// How many entries were dropped, by whatever bound, since the start.
@@ -436,7 +447,7 @@ impl Log {
         // What this one may have held is known as of before another makes room for it.
         let floor = self.dropped_floor;
         if self.topics.len() >= self.limits.max_topics {
-            self.make_room()?;
+            self.drop_oldest_unread()?;
         }
         let name: Arc<str> = name.into();
         let index = self.topics.insert(Topic::new(name.clone(), floor));
@@ -447,19 +458,35 @@ impl Log {
 
     /// Drops the unread topic with the oldest entry.
     ///
-    /// Work: at worst every entry that is kept is looked at, 16 bytes each.
-    fn make_room(&mut self) -> Result<(), PublishError> {
-        let unread = self
-            .order
-            .iter()
-            .find(|it| self.holds(it.topic, it.seq) && self.topic(it.topic).readers == 0)
-            .map(|it| it.topic)
-            .ok_or(PublishError::TopicsFull)?;
-        while !self.topic(unread).is_empty() {
-            self.drop_front(unread);
+    /// Work: with the logarithm of the number of topics, for each that was read or lost its oldest
+    /// entry since it was noted, which took as many steps. Then all of the topic goes.
+    fn drop_oldest_unread(&mut self) -> Result<(), PublishError> {
+        while let Some((noted, number)) = self.unread.pop_first() {
+            let topic = self.topic_mut(number);
+            topic.listed_at = 0;
+            if topic.readers > 0 || topic.oldest() != Some(noted) {
+                self.note_unread(number);
+                continue;
+            }
+            while !self.topic(number).is_empty() {
+                self.drop_front(number);
+            }
+            self.drop_topic(number);
+            return Ok(());
         }
-        self.drop_topic(unread);
-        Ok(())
+        Err(PublishError::TopicsFull)
+    }
+
+    /// Has the topic among those that may make room, if it may and is not among them yet.
+    fn note_unread(&mut self, number: TopicNumber) {
+        let topic = self.topic_mut(number);
+        if topic.readers == 0
+            && topic.listed_at == 0
+            && let Some(oldest) = topic.oldest()
+        {
+            topic.listed_at = oldest;
+            self.unread.insert(oldest, number);
+        }
     }
 
     /// A topic that holds nothing and that nobody reads is none.
@@ -474,6 +501,7 @@ impl Log {
         let topic = self.topics.remove(number.0 as usize);
         assert!(topic.readers == 0 && topic.is_empty(), "a topic in use was dropped");
         self.names.remove(topic.name());
+        self.unread.remove(&topic.listed_at);
         self.dropped_floor = self.dropped_floor.max(topic.last());
     }
 
@@ -500,7 +528,7 @@ impl Log {
             self.drop_front_for(limit, number);
         };
         if (entries, bytes) != (0, 0) {
-            self.excess_bytes += bytes.max(entries * ENTRY_OVERHEAD_BYTES);
+            self.excess_bytes += bytes.max(entries * ENTRY_BYTES);
             return true;
         }
         self.topic_mut(number).is_crowded = false;
@@ -516,9 +544,12 @@ impl Log {
     }
 
     fn drop_front(&mut self, number: TopicNumber) {
-        if let Some((bytes, encoded_bytes)) = self.topic_mut(number).pop() {
-            self.bytes -= bytes + ENTRY_OVERHEAD_BYTES;
-            self.encodings.remove(encoded_bytes);
+        let topic = self.topic_mut(number);
+        let before = topic.held_bytes();
+        if let Some(encoded) = topic.pop() {
+            let after = topic.held_bytes();
+            self.bytes -= before - after;
+            self.encodings.remove(encoded);
             self.entries -= 1;
             self.dropped += 1;
         }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::deflate::Window;
 use crate::id::ConnId;
 use crate::limits::Limits;
-use crate::message::{self, Kind, Message};
+use crate::message::{self, FRAME_HEAD_MAX, Kind, Message};
 use crate::metrics::Way;
 
 /// The topic of those who name none, and of `broadcast`.
@@ -79,11 +79,29 @@ impl Form {
     }
 }
 
+/// How many forms, and the memory that they take.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Encoded {
+    pub(crate) forms: usize,
+    pub(crate) bytes: usize,
+}
+
 /// Forms that are made.
 type Forms = [OnceCell<Bytes>; 4];
 
-/// What a compressed form costs beside its bytes: its place in these, the allocator's share.
-const DEFLATED_OVERHEAD_BYTES: usize = 128;
+/// The most that an allocation takes beside what was asked for, as allocators of 64-bit systems go.
+const ALLOCATION_BYTES: usize = 24;
+
+/// What a frame or a form takes beside its bytes: two allocations, as `Bytes` is counted.
+const SHARED_BYTES: usize = 2 * ALLOCATION_BYTES + 24;
+
+/// What a form costs beside its bytes: its place in these, which it may have for itself, and in the
+/// lists of `encodings.rs`.
+const FORM_OVERHEAD_BYTES: usize = size_of::<Forms>() + ALLOCATION_BYTES + SHARED_BYTES + 64;
+
+/// What a form that is not compressed was given to grow and has no use for: as much as it is long,
+/// or so much where it is short.
+const FORM_SPARE_BYTES: usize = 192;
 
 /// One message, kept as the frame in which it leaves (the payload is the end of it).
 pub struct Entry {
@@ -142,7 +160,7 @@ impl Entry {
         let length = bytes.len();
         let cell = deflated_at(form).and_then(|at| self.deflated.get_or_init(Box::default).get(at));
         match cell.map(|cell| cell.set(bytes)) {
-            Some(Ok(())) => length + DEFLATED_OVERHEAD_BYTES,
+            Some(Ok(())) => length + FORM_OVERHEAD_BYTES,
             _ => 0,
         }
     }
@@ -153,20 +171,30 @@ impl Entry {
         self.frame.len() + key
     }
 
-    /// Bytes of the forms that are made.
-    fn encoded_bytes(&self) -> usize {
-        let deflated = made(&self.deflated).map(|bytes| bytes.len() + DEFLATED_OVERHEAD_BYTES);
-        self.plain_bytes() + deflated.sum::<usize>()
+    /// The forms that are made.
+    fn encoded(&self) -> Encoded {
+        let deflated = made(&self.deflated).map(|bytes| bytes.len() + FORM_OVERHEAD_BYTES);
+        let plain = self.plain();
+        Encoded {
+            forms: plain.forms + made(&self.deflated).count(),
+            bytes: plain.bytes + deflated.sum::<usize>(),
+        }
     }
 
-    /// Bytes of those among them that are not compressed.
-    fn plain_bytes(&self) -> usize {
-        made(&self.forms).map(Bytes::len).sum()
+    /// Those among them that are not compressed.
+    fn plain(&self) -> Encoded {
+        let bytes = made(&self.forms).map(|bytes| plain_form_bytes(bytes.len()));
+        Encoded { forms: made(&self.forms).count(), bytes: bytes.sum() }
     }
 }
 
 fn made(forms: &OnceCell<Box<Forms>>) -> impl Iterator<Item = &Bytes> {
     forms.get().into_iter().flat_map(|forms| forms.iter()).filter_map(OnceCell::get)
+}
+
+/// Bytes that a form takes which is not compressed.
+pub(crate) fn plain_form_bytes(length: usize) -> usize {
+    2 * length + FORM_SPARE_BYTES + FORM_OVERHEAD_BYTES
 }
 
 /// Where a compressed form is kept.
@@ -180,8 +208,18 @@ fn deflated_at(form: Form) -> Option<usize> {
     }
 }
 
-/// What a key costs: its text, its place in `keys`, the allocator's share.
-const KEY_OVERHEAD_BYTES: usize = 64;
+/// What an entry costs beside its frame and its room in the list of entries: what the frame was
+/// given for a longer head, and its allocations.
+const ENTRY_OVERHEAD_BYTES: usize = FRAME_HEAD_MAX + SHARED_BYTES;
+
+/// The least that an entry costs beside its frame.
+pub(crate) const ENTRY_BYTES: usize = size_of::<Entry>() + ENTRY_OVERHEAD_BYTES;
+
+/// What a key costs beside its text: two counts, and its allocation.
+const KEY_OVERHEAD_BYTES: usize = 16 + ALLOCATION_BYTES;
+
+/// What `keys` takes for each key that it has room for: of eight places it uses seven.
+const KEY_ROOM_BYTES: usize = (size_of::<(Arc<str>, u64)>() + 1) * 8 / 7 + 1;
 
 /// The entries of one name.
 pub struct Topic {
@@ -189,6 +227,8 @@ pub struct Topic {
     entries: VecDeque<Entry>,
     /// Entries that were published with a key, so that nothing is published twice.
     keys: HashMap<Arc<str>, u64>,
+    /// How many `keys` has room for. It does not say so itself where some were taken out.
+    keys_room: usize,
     bytes: usize,
     floor: u64,
     last: u64,
@@ -198,6 +238,8 @@ pub struct Topic {
     pub(crate) unoffered: u64,
     /// It got entries since it was last trimmed, or could not be brought within its bounds.
     pub(crate) is_crowded: bool,
+    /// Under which `seq` the log has it among the topics that may make room; 0: it has not.
+    pub(crate) listed_at: u64,
 }
 
 impl Topic {
@@ -207,27 +249,30 @@ impl Topic {
             name,
             entries: VecDeque::new(),
             keys: HashMap::new(),
+            keys_room: 0,
             bytes: 0,
             floor,
             last: floor,
             readers: 0,
             unoffered: u64::MAX,
             is_crowded: false,
+            listed_at: 0,
         }
     }
 
-    /// Appends a message; returns the bytes that it takes.
+    /// Appends a message.
     pub(crate) fn push(
         &mut self,
         seq: u64,
         message: Message<'_>,
         except: Option<ConnId>,
         key: Option<&str>,
-    ) -> usize {
+    ) {
         let (frame, payload_at) = message::frame(message);
         let key: Option<Arc<str>> = key.map(Into::into);
         if let Some(key) = &key {
             self.keys.insert(key.clone(), seq);
+            self.keys_room = self.keys_room.max(self.keys.capacity());
         }
         let entry = Entry {
             seq,
@@ -239,55 +284,55 @@ impl Topic {
             deflated: OnceCell::new(),
             key,
         };
-        let bytes = entry.bytes();
         self.last = seq;
-        self.bytes += bytes;
+        self.bytes += entry.bytes();
         if self.readers > 0 {
             self.unoffered = self.unoffered.min(seq);
         }
+        make_room(&mut self.entries);
         self.entries.push_back(entry);
-        bytes
     }
 
-    /// Drops the oldest entry and raises the floor to it; returns the bytes that it and its encoded
-    /// forms took.
-    pub(crate) fn pop(&mut self) -> Option<(usize, usize)> {
+    /// Drops the oldest entry and raises the floor to it; returns the forms of it that were made.
+    pub(crate) fn pop(&mut self) -> Option<Encoded> {
         let entry = self.entries.pop_front()?;
         if let Some(key) = &entry.key {
             self.keys.remove(key);
         }
         self.floor = entry.seq;
         self.bytes -= entry.bytes();
-        // What a burst needed is given back once three quarters of it have gone.
-        if self.entries.capacity() > 4 * self.entries.len() + 32 {
-            self.entries.shrink_to(2 * self.entries.len());
-        }
-        if self.keys.capacity() > 4 * self.keys.len() + 32 {
+        give_back(&mut self.entries);
+        if has_too_much(self.keys_room, self.keys.len()) {
             self.keys.shrink_to(2 * self.keys.len());
+            self.keys_room = self.keys.capacity();
         }
-        Some((entry.bytes(), entry.encoded_bytes()))
+        Some(entry.encoded())
     }
 
-    /// Forgets the encoded forms of an entry, but the compressed ones; returns their bytes.
-    pub(crate) fn forget_forms(&mut self, seq: u64) -> usize {
-        let at = self.index_after(seq - 1);
-        let Some(entry) = self.entries.get_mut(at).filter(|entry| entry.seq == seq) else {
-            return 0;
-        };
-        let bytes = entry.plain_bytes();
+    /// Forgets the encoded forms of an entry, but the compressed ones; returns what they were.
+    pub(crate) fn forget_forms(&mut self, seq: u64) -> Encoded {
+        let Some(entry) = self.entry_mut(seq) else { return Encoded::default() };
+        let plain = entry.plain();
         entry.forms = OnceCell::new();
-        bytes
+        plain
     }
 
-    /// Forgets the compressed forms of an entry; returns their bytes.
-    pub(crate) fn forget_deflated(&mut self, seq: u64) -> usize {
-        let at = self.index_after(seq - 1);
-        let Some(entry) = self.entries.get_mut(at).filter(|entry| entry.seq == seq) else {
-            return 0;
+    /// Forgets a compressed form of an entry; returns what it was.
+    pub(crate) fn forget_deflated(&mut self, seq: u64, form: Form) -> Encoded {
+        let forget = |topic: &mut Self| {
+            let deflated = &mut topic.entry_mut(seq)?.deflated;
+            let bytes = deflated.get_mut()?.get_mut(deflated_at(form)?)?.take()?;
+            if deflated.get()?.iter().all(|form| form.get().is_none()) {
+                deflated.take();
+            }
+            Some(Encoded { forms: 1, bytes: bytes.len() + FORM_OVERHEAD_BYTES })
         };
-        let bytes = entry.encoded_bytes() - entry.plain_bytes();
-        entry.deflated = OnceCell::new();
-        bytes
+        forget(self).unwrap_or_default()
+    }
+
+    fn entry_mut(&mut self, seq: u64) -> Option<&mut Entry> {
+        let at = self.index_after(seq - 1);
+        self.entries.get_mut(at).filter(|entry| entry.seq == seq)
     }
 
     /// The entry that was published with this key, while it is kept.
@@ -319,6 +364,15 @@ impl Topic {
     /// Bytes that its entries take, without the forms that are made.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Memory that its entries take, without the forms that are made. What its lists have room for
+    /// counts, be it in use or not.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes
+            + self.entries.len() * ENTRY_OVERHEAD_BYTES
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.keys_room * KEY_ROOM_BYTES
     }
 
     /// How many entries are kept.
@@ -366,6 +420,25 @@ impl Topic {
             self.bytes.saturating_sub(limits.history_bytes),
         )
     }
+}
+
+/// Has room for one more; where the list has to be moved for that, for a quarter more. Would it
+/// double, half of it could lie idle.
+pub(crate) fn make_room<T>(list: &mut VecDeque<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len() / 4 + 2);
+    }
+}
+
+/// Gives back what a burst needed, once three quarters of it have gone.
+pub(crate) fn give_back<T>(list: &mut VecDeque<T>) {
+    if has_too_much(list.capacity(), list.len()) {
+        list.shrink_to(2 * list.len());
+    }
+}
+
+fn has_too_much(room: usize, count: usize) -> bool {
+    room > 4 * count + if count == 0 { 0 } else { 8 }
 }
 
 #[cfg(test)]

@@ -91,12 +91,12 @@ fn bytes_and_age_bound_a_topic_too() {
 
 #[test]
 fn the_bound_of_all_topics_drops_the_oldest_entry_of_any() {
-    let mut log = log(|limits| limits.history_total = 1000);
+    let mut log = log(|limits| limits.history_total = 4000);
     for number in 0..40 {
         publish(&mut log, &format!("topic {}", number % 4), &number.to_string());
     }
     log.trim(Tick(0));
-    assert!(log.bytes() <= 1000 && log.len() >= 3, "{} bytes, {}", log.bytes(), log.len());
+    assert!(log.bytes() <= 4000 && log.len() >= 3, "{} bytes, {}", log.bytes(), log.len());
     assert_eq!(read(&log, "topic 3", After::Earliest).0.last().unwrap(), "39");
 }
 
@@ -158,6 +158,44 @@ fn a_topic_too_many_takes_the_place_of_the_unread_one_with_the_oldest_entry() {
     let refused = log.append("fourth", "4".into(), None, Tick(0));
     assert_eq!(refused.map(|_| ()), Err(PublishError::TopicsFull));
     assert_eq!(read(&log, "young", at(1)), (vec![], true), "what it held cannot be told");
+}
+
+#[test]
+fn whoever_comes_and_goes_the_topic_that_makes_room_is_the_unread_one_with_the_oldest_entry() {
+    let (mut made_room, mut full) = (0, 0);
+    for seed in 0..50 {
+        let mut chance = Chance(seed);
+        let mut log = log(|limits| (limits.max_topics, limits.history) = (8, 3));
+        let mut joined: Vec<TopicNumber> = Vec::new();
+        for _ in 0..500 {
+            let name = format!("t{}", chance.below(12));
+            let unread = log.topics_from(0).filter(|(_, topic)| topic.readers() == 0);
+            let oldest = unread.min_by_key(|(_, topic)| topic.oldest());
+            let oldest = oldest.map(|(_, topic)| topic.name().to_string());
+            let is_one_too_many = log.find(&name).is_none() && log.topics() == 8;
+            let names: Vec<_> = log.topics_from(0).map(|(_, it)| it.name().to_string()).collect();
+            let opened = match chance.below(6) {
+                0..=2 => log.append(&name, "x".into(), None, Tick(0)).map(|(number, _)| number),
+                3 => log.join(&name).inspect(|&number| joined.push(number)),
+                4 if !joined.is_empty() => {
+                    let at = usize::try_from(chance.below(joined.len() as u64)).unwrap();
+                    log.leave(joined.swap_remove(at));
+                    continue;
+                }
+                _ => {
+                    log.trim(Tick(0));
+                    continue;
+                }
+            };
+            if is_one_too_many {
+                let gone = names.iter().find(|name| log.find(name).is_none());
+                assert_eq!((opened.is_ok(), gone), (oldest.is_some(), oldest.as_ref()), "{seed}");
+                made_room += usize::from(opened.is_ok());
+                full += usize::from(opened.is_err());
+            }
+        }
+    }
+    assert!(made_room > 1000 && full > 10, "{made_room} and {full}");
 }
 
 #[test]

@@ -115,6 +115,7 @@ mod deflated {
         /// All that was counted is counted back once nothing is left.
         fn counts_back(mut self) {
             self.log.clear(self.number);
+            self.log.trim(Tick(0));
             assert_eq!(self.log.bytes(), 0);
         }
     }

@@ -11,7 +11,7 @@ use pousse::seam::{
     Connection, Cursor, Deadlines, Event, Form, Log, Outbox, Rules, Sink, Spare, Tick, Turn,
     WebSocket, Window, handshake,
 };
-use pousse::{Config, ConnId, Message, Peer, Publish};
+use pousse::{Config, ConnId, Limits, Message, Peer, Publish};
 
 /// Does it so often.
 type Part = fn(usize);
@@ -28,6 +28,7 @@ const PARTS: &[(&str, usize, Part)] = &[
     ("echo_20_bytes", 5000, echo),
     ("v1_publish_command", 2000, command),
     ("log_append_64_bytes", 10_000, append),
+    ("log_append_to_a_topic_too_many", 2000, topic_too_many),
     ("cursor_one_entry", 10_000, |times| cursor(Form::Frame, 1, 1, times)),
     ("cursor_16_entries_joined", 2000, |times| cursor(Form::Frame, 16, 2, times)),
     ("delivery_to_one_reader", 10_000, |times| delivery(1, times)),
@@ -209,6 +210,25 @@ fn append(times: usize) {
     for _ in 0..times {
         let (topic, id) = log.append(TOPIC, Message::Text(&text), None, turn.now).unwrap();
         log.offered(topic, id.seq);
+        log.trim(turn.now);
+    }
+}
+
+/// Each to a topic of its own, which another one makes room for. Beside them is a long history of
+/// topics that are read.
+fn topic_too_many(times: usize) {
+    let turn = turn();
+    let mut limits = Limits::default();
+    limits.max_topics = 80;
+    let mut log = Log::new(7, limits);
+    for number in 0..40 {
+        log.join(&format!("read {number}")).unwrap();
+    }
+    for number in 0..10_000 {
+        log.append(&format!("read {}", number % 40), "".into(), None, turn.now).unwrap();
+    }
+    for number in 0..times {
+        log.append(&format!("new {number}"), "".into(), None, turn.now).unwrap();
         log.trim(turn.now);
     }
 }
