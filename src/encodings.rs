@@ -20,7 +20,7 @@ pub(crate) struct Holder {
 /// The account of all forms. A form is made while the log is only read, hence the cells.
 #[derive(Default)]
 pub(crate) struct Encodings {
-    plain: RefCell<VecDeque<Holder>>,
+    plain: RefCell<Vec<Holder>>,
     /// The first made first.
     deflated: RefCell<VecDeque<Holder>>,
     held: Cell<Encoded>,
@@ -30,7 +30,7 @@ pub(crate) struct Encodings {
 impl Encodings {
     /// A plain form was made.
     pub(crate) fn add(&self, holder: Holder, bytes: usize) {
-        self.plain.borrow_mut().push_back(holder);
+        self.plain.borrow_mut().push(holder);
         self.count(bytes);
     }
 
@@ -41,8 +41,7 @@ impl Encodings {
     }
 
     fn count(&self, bytes: usize) {
-        let held = self.held.get();
-        self.held.set(Encoded { forms: held.forms + 1, bytes: held.bytes + bytes });
+        self.held.set(self.held.get().and(bytes));
         self.made.set(self.made.get() + 1);
     }
 
@@ -54,7 +53,7 @@ impl Encodings {
     }
 
     /// Takes out those that hold plain forms.
-    pub(crate) fn take_plain(&mut self) -> VecDeque<Holder> {
+    pub(crate) fn take_plain(&mut self) -> Vec<Holder> {
         std::mem::take(self.plain.get_mut())
     }
 
@@ -67,11 +66,15 @@ impl Encodings {
     /// are never through, nothing else does.
     pub(crate) fn tidy(&mut self, is_held: impl Fn(Holder) -> bool) {
         let many = 2 * self.held.get().forms + 64;
-        for list in [self.plain.get_mut(), self.deflated.get_mut()] {
-            if list.len() > many {
-                list.retain(|&holder| is_held(holder));
-                give_back(list);
-            }
+        let plain = self.plain.get_mut();
+        if plain.len() > many {
+            plain.retain(|&holder| is_held(holder));
+            plain.shrink_to(2 * plain.len());
+        }
+        let deflated = self.deflated.get_mut();
+        if deflated.len() > many {
+            deflated.retain(|&holder| is_held(holder));
+            give_back(deflated);
         }
     }
 

@@ -162,12 +162,10 @@ impl Log {
         let number = self.open(topic)?;
         self.last += 1;
         let seq = self.last;
-        make_room(&mut self.order);
+        self.bytes += make_room(&mut self.order);
         self.order.push_back(Ordered { seq, topic: number, at: now });
         let topic = self.topics.get_mut(number.0 as usize).expect("it was opened just now");
-        let before = topic.held_bytes();
-        topic.push(seq, message, except, key);
-        self.bytes += topic.held_bytes() - before;
+        self.bytes += topic.push(seq, message, except, key);
         self.entries += 1;
         #[cfg(simulation)]
         self.appended.push((
@@ -179,6 +177,8 @@ impl Log {
         if !topic.is_crowded {
             topic.is_crowded = true;
             self.crowded.push(number);
+        }
+        if topic.readers == 0 && topic.noted_at == 0 {
             self.note_unread(number);
         }
         Ok((number, self.id(seq)))
@@ -300,7 +300,7 @@ impl Log {
                 break;
             }
             self.order.pop_front();
-            give_back(&mut self.order);
+            self.bytes -= give_back(&mut self.order);
             if is_held {
                 let limit = if is_old { Held::HistoryAge } else { Held::HistoryTotal };
                 self.drop_front_for(limit, number);
@@ -311,7 +311,7 @@ impl Log {
         if self.order.len() > 2 * self.entries + 64 {
             let topics = &self.topics;
             self.order.retain(|it| holds(topics, it.topic, it.seq));
-            give_back(&mut self.order);
+            self.bytes -= give_back(&mut self.order);
         }
         let topics = &self.topics;
         self.encodings.tidy(|it| holds(topics, it.topic, it.seq));
@@ -412,7 +412,7 @@ impl Log {
     /// Memory that all entries take, with their forms and what is noted of them. What topics take
     /// beside their entries is not in it.
     pub fn bytes(&self) -> usize {
-        self.bytes + self.order.capacity() * size_of::<Ordered>() + self.encodings.bytes()
+        self.bytes + self.encodings.bytes()
     }
 
     /// How many entries were dropped, by whatever bound, since the start.
@@ -460,10 +460,11 @@ impl Log {
     ///
     /// Work: with the logarithm of the number of topics, for each that was read or lost its oldest
     /// entry since it was noted, which took as many steps. Then all of the topic goes.
+    #[inline(never)]
     fn drop_oldest_unread(&mut self) -> Result<(), PublishError> {
         while let Some((noted, number)) = self.unread.pop_first() {
             let topic = self.topic_mut(number);
-            topic.listed_at = 0;
+            topic.noted_at = 0;
             if topic.readers > 0 || topic.oldest() != Some(noted) {
                 self.note_unread(number);
                 continue;
@@ -481,10 +482,10 @@ impl Log {
     fn note_unread(&mut self, number: TopicNumber) {
         let topic = self.topic_mut(number);
         if topic.readers == 0
-            && topic.listed_at == 0
+            && topic.noted_at == 0
             && let Some(oldest) = topic.oldest()
         {
-            topic.listed_at = oldest;
+            topic.noted_at = oldest;
             self.unread.insert(oldest, number);
         }
     }
@@ -501,7 +502,7 @@ impl Log {
         let topic = self.topics.remove(number.0 as usize);
         assert!(topic.readers == 0 && topic.is_empty(), "a topic in use was dropped");
         self.names.remove(topic.name());
-        self.unread.remove(&topic.listed_at);
+        self.unread.remove(&topic.noted_at);
         self.dropped_floor = self.dropped_floor.max(topic.last());
     }
 
@@ -544,11 +545,8 @@ impl Log {
     }
 
     fn drop_front(&mut self, number: TopicNumber) {
-        let topic = self.topic_mut(number);
-        let before = topic.held_bytes();
-        if let Some(encoded) = topic.pop() {
-            let after = topic.held_bytes();
-            self.bytes -= before - after;
+        if let Some((bytes, encoded)) = self.topic_mut(number).pop() {
+            self.bytes -= bytes;
             self.encodings.remove(encoded);
             self.entries -= 1;
             self.dropped += 1;

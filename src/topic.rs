@@ -86,6 +86,13 @@ pub(crate) struct Encoded {
     pub(crate) bytes: usize,
 }
 
+impl Encoded {
+    /// And a form more, of so many bytes.
+    pub(crate) fn and(self, bytes: usize) -> Self {
+        Self { forms: self.forms + 1, bytes: self.bytes + bytes }
+    }
+}
+
 /// Forms that are made.
 type Forms = [OnceCell<Bytes>; 4];
 
@@ -173,18 +180,17 @@ impl Entry {
 
     /// The forms that are made.
     fn encoded(&self) -> Encoded {
-        let deflated = made(&self.deflated).map(|bytes| bytes.len() + FORM_OVERHEAD_BYTES);
-        let plain = self.plain();
-        Encoded {
-            forms: plain.forms + made(&self.deflated).count(),
-            bytes: plain.bytes + deflated.sum::<usize>(),
+        if self.forms.get().is_none() && self.deflated.get().is_none() {
+            return Encoded::default();
         }
+        let deflated = made(&self.deflated).map(|bytes| bytes.len() + FORM_OVERHEAD_BYTES);
+        deflated.fold(self.plain(), Encoded::and)
     }
 
     /// Those among them that are not compressed.
     fn plain(&self) -> Encoded {
-        let bytes = made(&self.forms).map(|bytes| plain_form_bytes(bytes.len()));
-        Encoded { forms: made(&self.forms).count(), bytes: bytes.sum() }
+        let plain = made(&self.forms).map(|bytes| plain_form_bytes(bytes.len()));
+        plain.fold(Encoded::default(), Encoded::and)
     }
 }
 
@@ -238,8 +244,8 @@ pub struct Topic {
     pub(crate) unoffered: u64,
     /// It got entries since it was last trimmed, or could not be brought within its bounds.
     pub(crate) is_crowded: bool,
-    /// Under which `seq` the log has it among the topics that may make room; 0: it has not.
-    pub(crate) listed_at: u64,
+    /// Under which `seq` the log has noted it as one that may make room; 0: it has not.
+    pub(crate) noted_at: u64,
 }
 
 impl Topic {
@@ -256,23 +262,27 @@ impl Topic {
             readers: 0,
             unoffered: u64::MAX,
             is_crowded: false,
-            listed_at: 0,
+            noted_at: 0,
         }
     }
 
-    /// Appends a message.
+    /// Appends a message; returns the memory that it takes. What the lists have room for counts
+    /// from then on, be it in use or not.
     pub(crate) fn push(
         &mut self,
         seq: u64,
         message: Message<'_>,
         except: Option<ConnId>,
         key: Option<&str>,
-    ) {
+    ) -> usize {
         let (frame, payload_at) = message::frame(message);
         let key: Option<Arc<str>> = key.map(Into::into);
+        let mut grown = 0;
         if let Some(key) = &key {
             self.keys.insert(key.clone(), seq);
-            self.keys_room = self.keys_room.max(self.keys.capacity());
+            let room = self.keys_room.max(self.keys.capacity());
+            grown = (room - self.keys_room) * KEY_ROOM_BYTES;
+            self.keys_room = room;
         }
         let entry = Entry {
             seq,
@@ -285,28 +295,33 @@ impl Topic {
             key,
         };
         self.last = seq;
-        self.bytes += entry.bytes();
+        let bytes = entry.bytes();
+        self.bytes += bytes;
         if self.readers > 0 {
             self.unoffered = self.unoffered.min(seq);
         }
-        make_room(&mut self.entries);
+        grown += make_room(&mut self.entries);
         self.entries.push_back(entry);
+        bytes + ENTRY_OVERHEAD_BYTES + grown
     }
 
-    /// Drops the oldest entry and raises the floor to it; returns the forms of it that were made.
-    pub(crate) fn pop(&mut self) -> Option<Encoded> {
+    /// Drops the oldest entry and raises the floor to it; returns the memory that is free now, and
+    /// the forms of it that were made.
+    pub(crate) fn pop(&mut self) -> Option<(usize, Encoded)> {
         let entry = self.entries.pop_front()?;
         if let Some(key) = &entry.key {
             self.keys.remove(key);
         }
         self.floor = entry.seq;
-        self.bytes -= entry.bytes();
-        give_back(&mut self.entries);
+        let bytes = entry.bytes();
+        self.bytes -= bytes;
+        let mut free = bytes + ENTRY_OVERHEAD_BYTES + give_back(&mut self.entries);
         if has_too_much(self.keys_room, self.keys.len()) {
             self.keys.shrink_to(2 * self.keys.len());
+            free += (self.keys_room - self.keys.capacity()) * KEY_ROOM_BYTES;
             self.keys_room = self.keys.capacity();
         }
-        Some(entry.encoded())
+        Some((free, entry.encoded()))
     }
 
     /// Forgets the encoded forms of an entry, but the compressed ones; returns what they were.
@@ -366,15 +381,6 @@ impl Topic {
         self.bytes
     }
 
-    /// Memory that its entries take, without the forms that are made. What its lists have room for
-    /// counts, be it in use or not.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.bytes
-            + self.entries.len() * ENTRY_OVERHEAD_BYTES
-            + self.entries.capacity() * size_of::<Entry>()
-            + self.keys_room * KEY_ROOM_BYTES
-    }
-
     /// How many entries are kept.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -423,22 +429,36 @@ impl Topic {
 }
 
 /// Has room for one more; where the list has to be moved for that, for a quarter more. Would it
-/// double, half of it could lie idle.
-pub(crate) fn make_room<T>(list: &mut VecDeque<T>) {
-    if list.len() == list.capacity() {
-        list.reserve_exact(list.len() / 4 + 2);
+/// double, half of it could lie idle. Returns by how many bytes it grew.
+#[inline]
+pub(crate) fn make_room<T>(list: &mut VecDeque<T>) -> usize {
+    let room = list.capacity();
+    if list.len() < room {
+        return 0;
     }
+    list.reserve_exact(room / 4 + 2);
+    (list.capacity() - room) * size_of::<T>()
 }
 
-/// Gives back what a burst needed, once three quarters of it have gone.
-pub(crate) fn give_back<T>(list: &mut VecDeque<T>) {
-    if has_too_much(list.capacity(), list.len()) {
-        list.shrink_to(2 * list.len());
+/// Gives back what a burst needed, once three quarters of it have gone; returns how many bytes.
+#[inline]
+pub(crate) fn give_back<T>(list: &mut VecDeque<T>) -> usize {
+    let room = list.capacity();
+    if !has_too_much(room, list.len()) {
+        return 0;
     }
+    shrink(list, room)
 }
 
+#[cold]
+fn shrink<T>(list: &mut VecDeque<T>, room: usize) -> usize {
+    list.shrink_to(2 * list.len());
+    (room - list.capacity()) * size_of::<T>()
+}
+
+#[inline]
 fn has_too_much(room: usize, count: usize) -> bool {
-    room > 4 * count + if count == 0 { 0 } else { 8 }
+    room > 4 * count && (count == 0 || room > 4 * count + 8)
 }
 
 #[cfg(test)]
