@@ -13,11 +13,13 @@ use std::collections::VecDeque;
 #[cfg(not(simulation))]
 use slab::Slab;
 
+use crate::busy::{MUCH_TIME, Next, Pace, SHORT_BYTES};
 use crate::connection::Connection;
 use crate::error::PublishError;
 use crate::event::Transport;
 use crate::http::Peer;
 use crate::id::{ConnId, Grant};
+use crate::limits::Limits;
 use crate::log::Log;
 use crate::metrics::Reason;
 use crate::net::Token;
@@ -57,6 +59,8 @@ pub struct Client {
     pub(crate) since: Tick,
     /// As what it stands in `Numbers`.
     counted: Counted,
+    /// Until when it is one of those who say much, or take long.
+    known_until: Tick,
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
     /// The system says that the peer's bytes end: reads go on until they have.
@@ -67,8 +71,7 @@ pub struct Client {
     /// Its budget for writing is spent until it is visited as one who was touched.
     pub(crate) is_spent: bool,
     pub(crate) is_busy: bool,
-    /// Its last visit took long.
-    pub(crate) is_slow: bool,
+    took: Took,
     pub(crate) is_shut: bool,
     /// `on_open` was called, so `on_close` will be.
     pub(crate) is_opened: bool,
@@ -87,6 +90,63 @@ impl Client {
         self.grant = grant.unwrap_or(Grant(0));
     }
 
+    /// When in a turn it is read, and how (`busy.rs`).
+    pub(crate) fn pace(&self, now: Tick) -> Pace {
+        if self.is_known_as(Took::Long, now) || self.stream.is_handshaking() {
+            Pace::Long
+        } else if now < self.known_until || self.has_much() {
+            Pace::Much
+        } else {
+            Pace::Brief
+        }
+    }
+
+    fn is_known_as(&self, took: Took, now: Tick) -> bool {
+        self.took == took && now < self.known_until
+    }
+
+    /// It is to be read.
+    pub(crate) fn begin_visit(&mut self, visit: Next, limits: &Limits) {
+        self.is_busy = false;
+        self.connection.begin_turn(limits);
+        self.connection.requests_left = visit.requests(self.connection.requests_left);
+    }
+
+    /// It was read, which took long or did not. A handshake is over once, and says nothing of what
+    /// comes.
+    fn note_visit(&mut self, visit: Next, took_long: bool, now: Tick) {
+        let is_surely_long = took_long && (!visit.is_brief || self.took == Took::LongOnce);
+        if is_surely_long && !self.stream.is_handshaking() {
+            (self.took, self.known_until) = (Took::Long, now.after(MUCH_TIME));
+        } else if !self.is_known_as(Took::Long, now) {
+            self.took = if took_long { Took::LongOnce } else { Took::NotLong };
+        }
+        if self.has_much() {
+            self.says_much(now);
+        }
+    }
+
+    /// So many bytes were read of it.
+    pub(crate) fn note_bytes(&mut self, count: usize, now: Tick) {
+        if count >= SHORT_BYTES {
+            self.says_much(now);
+        }
+    }
+
+    /// Whether more is kept of what it said than fits into a brief visit, or anything that has to
+    /// wait for another.
+    fn has_much(&self) -> bool {
+        self.connection.rare.kept().is_some() || self.connection.stage.held_bytes() >= SHORT_BYTES
+    }
+
+    /// It is known from now on that it says much, or still that it takes long.
+    fn says_much(&mut self, now: Tick) {
+        if !self.is_known_as(Took::Long, now) {
+            self.took = if self.took == Took::Long { Took::NotLong } else { self.took };
+            self.known_until = now.after(MUCH_TIME);
+        }
+    }
+
     /// Whether it keeps its connection open for what may come: a WebSocket, an event stream, a poll
     /// that waits.
     pub(crate) fn is_kept_open(&self) -> bool {
@@ -94,8 +154,19 @@ impl Client {
     }
 }
 
-/// What of one client is counted.
+/// What is known of how long a client's visits take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Took {
+    NotLong,
+    /// The last did, and was brief: another may have had the processor meanwhile.
+    LongOnce,
+    /// Two brief ones in a row did, or one that was not, and until `known_until` that holds.
+    Long,
+}
+
+/// What of one client is counted; packed it takes 9 bytes, and else 12.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(Rust, packed)]
 struct Counted {
     transport: Transport,
     waiting_bytes: u32,
@@ -242,7 +313,8 @@ impl Clients {
             is_due: false,
             is_spent: false,
             is_busy: false,
-            is_slow: false,
+            took: Took::NotLong,
+            known_until: Tick(0),
             is_shut: false,
             is_opened: false,
             is_publisher: false,
@@ -351,6 +423,13 @@ impl Clients {
     pub(crate) fn get_by_token(&mut self, token: Token) -> Option<&mut Client> {
         let client = self.slots.get_mut(index_of(token))?;
         (token_of(client.connection.id) == token).then_some(client)
+    }
+
+    /// This client was read, which took long or did not.
+    pub(crate) fn note_visit(&mut self, visit: Next, took_long: bool, now: Tick) {
+        if let Some(client) = self.get_mut(visit.id) {
+            client.note_visit(visit, took_long, now);
+        }
     }
 
     /// All of them, in no order.

@@ -67,11 +67,11 @@ pub struct Connection {
     /// What it reads, and how far it has come.
     pub cursor: Cursor,
     out: Outgoing,
-    rare: Rare,
+    pub(crate) rare: Rare,
     pub(crate) exchange: Exchange,
     requests: u32,
     /// Requests, or messages, that are looked at before it is somebody else's turn.
-    requests_left: u8,
+    pub(crate) requests_left: u8,
     messages_left: u32,
     /// The server is ending: the next answer is the last.
     is_draining: bool,

@@ -17,7 +17,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use crate::app::App;
-use crate::busy::Busy;
+use crate::busy::{Busy, Next, Pace};
 use crate::config::Config;
 use crate::deadlines::Deadlines;
 use crate::drain::Drain;
@@ -94,7 +94,7 @@ pub(crate) const WATCHED_FROM: usize = usize::MAX - 0xf_ffff;
 /// What is said in plain HTTP to those who speak it to a listener that speaks TLS.
 const PLAIN: &str = "this port speaks TLS: use https:// in place of http://, wss:// of ws://";
 
-/// A visit that takes this part of `turn-time` is a slow one.
+/// A visit that takes this part of `turn-time` took long.
 const SLOW_SHARE: u32 = 8;
 
 /// Those whose deadline has come are visited for this part of `turn-time` at least.
@@ -281,7 +281,7 @@ impl<H: Handler> Server<H> {
             if event.is_readable() || event.is_error() || event.is_read_closed() {
                 client.is_readable = true;
                 if !std::mem::replace(&mut client.is_busy, true) {
-                    self.busy.push(id, client.is_slow);
+                    self.busy.push(id);
                 }
             }
             if event.is_writable() && !client.is_writable {
@@ -299,15 +299,15 @@ impl<H: Handler> Server<H> {
         let mut now = net::now();
         let (turn_time, mut is_late) = (self.app.hub.turn.limits.turn_time, false);
         let until = now + turn_time;
-        self.busy.begin();
-        while let Some(id) = self.busy.next(is_late) {
+        let (clients, tick) = (&self.app.hub.clients, self.app.hub.turn.now);
+        self.busy.begin(|id| clients.get(id).map_or(Pace::Brief, |client| client.pace(tick)));
+        while let Some(next) = self.busy.next(is_late) {
             let since = now;
-            self.read_client(id, &mut scratch);
-            now = self.clock(now, Some(id));
+            self.read_client(next, &mut scratch);
+            now = self.clock(now, Some(next.id));
             is_late = now >= until;
-            if let Some(client) = self.app.hub.clients.get_mut(id) {
-                client.is_slow = now - since >= turn_time / SLOW_SHARE;
-            }
+            let took_long = now - since >= turn_time / SLOW_SHARE;
+            self.app.hub.clients.note_visit(next, took_long, tick);
         }
         self.app.hub.turn.counters.count_held(Held::TurnTime, self.busy.is_cut());
         self.scratch = scratch;
@@ -321,10 +321,10 @@ impl<H: Handler> Server<H> {
     }
 
     /// At most one read, or over TLS as many as bring as much, so that everyone has a turn.
-    fn read_client(&mut self, id: ConnId, scratch: &mut [u8]) {
+    fn read_client(&mut self, next: Next, scratch: &mut [u8]) {
+        let id = next.id;
         let Some(client) = self.app.hub.clients.get_mut(id) else { return };
-        client.is_busy = false;
-        client.connection.begin_turn(&self.app.hub.turn.limits);
+        client.begin_visit(next, &self.app.hub.turn.limits);
         if client.is_publisher && self.app.hub.log.is_behind() {
             return self.make_busy(id);
         }
@@ -347,7 +347,7 @@ impl<H: Handler> Server<H> {
             return self.make_busy(id);
         }
         let most = scratch.len();
-        let size = client.connection.input_bytes_max(&self.app.hub.turn).min(most);
+        let size = client.connection.input_bytes_max(&self.app.hub.turn).min(next.bytes(most));
         let input = scratch.get_mut(..size).unwrap_or_default();
         let counters = &mut self.app.hub.turn.counters;
         counters.reads += 1;
@@ -357,6 +357,7 @@ impl<H: Handler> Server<H> {
                 client.connection.receive_eof();
             }
             Ok(Received::Bytes { count, has_more }) => {
+                client.note_bytes(count, self.app.hub.turn.now);
                 counters.read_bytes += count as u64;
                 counters.count_held(Held::TurnRead, count == most);
                 if has_more || client.is_read_closed {
@@ -409,7 +410,7 @@ impl<H: Handler> Server<H> {
     fn make_busy(&mut self, id: ConnId) {
         if let Some(client) = self.app.hub.clients.get_mut(id).filter(|client| !client.is_busy) {
             client.is_busy = true;
-            self.busy.push(id, client.is_slow);
+            self.busy.push(id);
         }
     }
 

@@ -108,3 +108,33 @@ fn event_streams_are_told_different_times_to_come_back_after() {
         assert!(last - first > 300 && times.len() > 20, "{times:?}");
     });
 }
+
+#[test]
+fn a_crowd_who_all_ask_much_at_the_same_moment_disturbs_nobody() {
+    const ASK: &str =
+        "HEAD /api/messages?topic=long&limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    const CHEAP: &str = "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut target = Target::start(&[]);
+    target.margin = 8 << 20;
+    // What takes most room as JSON.
+    let long = [1; 180];
+    for _ in 0..1000 {
+        let answer = target.asks(posting("/api/messages?topic=long", "", &long));
+        assert_eq!(answer.status, 201);
+    }
+    target.withstands("250 who ask much at once", |target| {
+        let mut peers: Vec<Peer> = (0..250).map(|_| Peer::connect(&target.door)).collect();
+        for _ in 0..2 {
+            for peer in &mut peers {
+                peer.says(CHEAP);
+                assert_eq!(peer.answer().status, 204);
+            }
+            peers.iter_mut().for_each(|peer| peer.says(ASK.repeat(16)));
+            for peer in &mut peers {
+                for _ in 0..16 {
+                    assert_eq!(peer.answer_to(true).status, 200);
+                }
+            }
+        }
+    });
+}

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::peer::Peer;
-use crate::support::websocket::{BINARY, RSV1, TEXT, deflate, frame};
+use crate::peer::{Peer, ms};
+use crate::support::websocket::{BINARY, Incoming, RSV1, TEXT, deflate, frame};
 use crate::target::{Flood, Target};
 
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
@@ -105,4 +105,66 @@ fn messages_that_are_published_and_compressed_again_without_end_disturb_nobody()
     // History: 1 MiB, what is kept compressed of it, and its bookkeeping; for each of the four what
     // waits for it.
     assert!(most < 6 << 20, "{most} bytes");
+}
+
+/// Blocks of one letter, each with the largest code trees that there are: to read these takes most
+/// of the time that a byte can cost.
+fn trees(length: usize) -> Vec<u8> {
+    /// Deflate's order of the lengths of code lengths (RFC 1951 section 3.2.7).
+    const ORDER: [u8; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+    /// The code lengths that occur; each has two bits.
+    const LENGTHS: [u8; 4] = [4, 5, 8, 9];
+    let mut block = Vec::new();
+    let put = |block: &mut Vec<u8>, value: u16, bits: u8| {
+        block.extend((0..bits).map(|at| (value >> at & 1) as u8));
+    };
+    // Codes come with their first bit first.
+    let code = |block: &mut Vec<u8>, value: u16, bits: u8| {
+        block.extend((0..bits).rev().map(|at| (value >> at & 1) as u8));
+    };
+    for (value, bits) in [(0, 1), (2, 2), (29, 5), (29, 5), (15, 4)] {
+        put(&mut block, value, bits);
+    }
+    for length in ORDER {
+        put(&mut block, if LENGTHS.contains(&length) { 2 } else { 0 }, 3);
+    }
+    // 286 codes of letters and lengths, 30 of distances, each set complete.
+    let codes = [(8, 226), (9, 60), (5, 28), (4, 2)];
+    for length in codes.iter().flat_map(|(length, count)| std::iter::repeat_n(length, *count)) {
+        let at = LENGTHS.iter().position(|known| known == length).unwrap();
+        code(&mut block, at as u16, 2);
+    }
+    code(&mut block, u16::from(b'a'), 8);
+    code(&mut block, (226 << 1) + 30, 9);
+    let mut bits = block.repeat(length * 8 / block.len());
+    // An empty block that is stored: its length is what every message leaves out at its end.
+    bits.extend([0, 0, 0]);
+    let byte = |bits: &[u8]| bits.iter().rev().fold(0, |byte, bit| byte << 1 | bit);
+    bits.chunks(8).map(byte).collect()
+}
+
+#[test]
+fn a_crowd_whose_messages_all_lack_their_last_byte_and_then_have_it_disturbs_nobody() {
+    let message = message(BINARY, &trees(64_000));
+    let (last, most) = message.split_last().unwrap();
+    let mut target = Target::start(&[]);
+    target.margin = 8 << 20;
+    let path = |number| format!("/websocket?topic=crowd-{number}");
+    let mut heard = 0;
+    target.withstands("250 whose last bytes come at once", |target| {
+        let mut peers: Vec<Peer> =
+            (0..250).map(|number| Peer::opens(&target.door, &path(number), OFFER)).collect();
+        for _ in 0..2 {
+            peers.iter_mut().for_each(|peer| peer.says(most));
+            // All of it is there, and for a moment nothing else comes.
+            target.waits(ms(200));
+            peers.iter_mut().for_each(|peer| peer.says([*last]));
+            for peer in &mut peers {
+                let came = peer.hears();
+                assert!(matches!(came, Incoming::Binary(_)), "{came}");
+                heard += 1;
+            }
+        }
+    });
+    assert_eq!(heard, 500);
 }

@@ -2,8 +2,10 @@
 //! The innocent who are asked after each attack speak TLS too. What rustls refuses and how that is
 //! told is `tests/tls.rs`.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use crate::endings::grows_no_more;
 use crate::peer::{PATIENCE, Peer, ms, opening};
@@ -221,6 +223,39 @@ fn a_flood_of_handshakes_begun_or_done_disturbs_nobody() {
     });
     let done = target.counter("tls_handshakes");
     println!("{} connections, {done} handshakes done", target.counter("accepted"));
+}
+
+/// Hellos as fast as one process can say them, to a server whose signatures take milliseconds.
+fn hellos_without_end(pair: &Pair, what: &str) {
+    let mut target = Target::start_secure(pair, &[]);
+    // What the allocator keeps of some hundreds of unfinished handshakes.
+    target.margin = 16 << 20;
+    let hello = pair.hello();
+    let said = target.withstands(what, |target| {
+        let (plain, said) = (target.plain(), AtomicUsize::new(0));
+        target.flood(1, |_, flood| {
+            let mut peers = VecDeque::new();
+            while flood.goes_on() {
+                let mut peer = Peer::connect(&plain);
+                peer.says(&hello);
+                peers.push_back(peer);
+                if peers.len() > 200 {
+                    peers.pop_front();
+                }
+                said.fetch_add(1, SeqCst);
+            }
+            // Who has not been heard by then has left.
+            peers.into_iter().for_each(|peer| peer.wire.reset());
+        });
+        said.into_inner()
+    });
+    println!("{what}: {said} hellos");
+}
+
+#[test]
+fn a_flood_of_hellos_to_a_key_of_rsa_disturbs_nobody() {
+    hellos_without_end(&Pair::rsa_2048("hostile-rsa-2048"), "hellos to RSA-2048");
+    hellos_without_end(&Pair::rsa_4096("hostile-rsa-4096"), "hellos to RSA-4096");
 }
 
 #[test]

@@ -20,10 +20,27 @@ impl Pair {
     /// Makes one. `name` names its files, and has to be another for each test.
     pub fn new(name: &str) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+        Self::of(name, &made.cert.pem(), &made.signing_key.serialize_pem())
+    }
+
+    /// One with an RSA key, which costs the server a hundred times as much as another to sign with.
+    /// It is always the same: whoever makes the others makes none of this kind.
+    pub fn rsa_2048(name: &str) -> Self {
+        let certificate = include_str!("../../../tls/rsa/2048-cert.pem");
+        Self::of(name, certificate, include_str!("../../../tls/rsa/2048-key.pem"))
+    }
+
+    /// The same with a longer one.
+    pub fn rsa_4096(name: &str) -> Self {
+        let certificate = include_str!("../../../tls/rsa/4096-cert.pem");
+        Self::of(name, certificate, include_str!("../../../tls/rsa/4096-key.pem"))
+    }
+
+    fn of(name: &str, certificate: &str, key: &str) -> Self {
         let folder = crate::folder();
         let files = ["cert", "key"].map(|kind| folder.join(format!("{name}-{kind}.pem")));
-        std::fs::write(&files[0], made.cert.pem()).unwrap();
-        std::fs::write(&files[1], made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(&files[0], certificate).unwrap();
+        std::fs::write(&files[1], key).unwrap();
         let trust = trust(&files[0]);
         Self { files: files.map(|path| path.to_str().unwrap().into()), trust }
     }
