@@ -8,8 +8,7 @@
 //! 2. Whoever says much: had more to say than a brief visit takes, not [`MUCH_TIME`] ago, or holds
 //!    a part of a message that is as long, for a last byte can cost as much as all before it.
 //! 3. Whoever takes long: shakes hands over TLS, for a signature takes milliseconds; or took long,
-//!    not [`MUCH_TIME`] ago, in two brief visits in a row or in one that was not brief. (Once it
-//!    may have been that another program had the processor.)
+//!    not [`MUCH_TIME`] ago, in some brief visits in a row or in one that was not brief.
 //!
 //! The second and third are not forgotten for the first: one of each at least is visited in every
 //! turn, the first that came, and as long as `turn-time` lasts the others too. Which list a client
@@ -67,12 +66,12 @@ impl Next {
     }
 }
 
-/// What a ping, a subscription or a request with its fields fits into. So many bytes cost a tenth
-/// of a millisecond, if they are compressed by somebody who wants it so.
-pub(crate) const SHORT_BYTES: usize = 4096;
+/// What a ping, a subscription or a request with its fields fits into. So many bytes cost 50 µs, if
+/// they are compressed by somebody who wants it so: a crowd of a thousand makes 50 ms of it.
+pub(crate) const SHORT_BYTES: usize = 2048;
 
-/// Of what a crowd costs who all say much at the same moment after that they said little: so rarely
-/// it can be repeated.
+/// For so long it is known of somebody. A crowd who all say much at the same moment are heard
+/// briefly once, before that is known of them; more than once in this time they cannot do it.
 pub(crate) const MUCH_TIME: Duration = Duration::from_secs(10);
 
 /// Places that are never given back.

@@ -71,7 +71,9 @@ pub struct Client {
     /// Its budget for writing is spent until it is visited as one who was touched.
     pub(crate) is_spent: bool,
     pub(crate) is_busy: bool,
-    took: Took,
+    /// How many of its visits in a row took long; at `LONG_IN_A_ROW` it is one of those who do, until
+    /// `known_until`.
+    long_visits: u8,
     pub(crate) is_shut: bool,
     /// `on_open` was called, so `on_close` will be.
     pub(crate) is_opened: bool,
@@ -92,7 +94,7 @@ impl Client {
 
     /// When in a turn it is read, and how (`busy.rs`).
     pub(crate) fn pace(&self, now: Tick) -> Pace {
-        if self.is_known_as(Took::Long, now) || self.stream.is_handshaking() {
+        if self.takes_long(now) || self.stream.is_handshaking() {
             Pace::Long
         } else if now < self.known_until || self.has_much() {
             Pace::Much
@@ -101,8 +103,8 @@ impl Client {
         }
     }
 
-    fn is_known_as(&self, took: Took, now: Tick) -> bool {
-        self.took == took && now < self.known_until
+    fn takes_long(&self, now: Tick) -> bool {
+        self.long_visits == LONG_IN_A_ROW && now < self.known_until
     }
 
     /// It is to be read.
@@ -112,14 +114,18 @@ impl Client {
         self.connection.requests_left = visit.requests(self.connection.requests_left);
     }
 
-    /// It was read, which took long or did not. A handshake is over once, and says nothing of what
-    /// comes.
+    /// It was read, which took long or did not. What came before its first request, a handshake,
+    /// says nothing of what comes.
     fn note_visit(&mut self, visit: Next, took_long: bool, now: Tick) {
-        let is_surely_long = took_long && (!visit.is_brief || self.took == Took::LongOnce);
-        if is_surely_long && !self.stream.is_handshaking() {
-            (self.took, self.known_until) = (Took::Long, now.after(MUCH_TIME));
-        } else if !self.is_known_as(Took::Long, now) {
-            self.took = if took_long { Took::LongOnce } else { Took::NotLong };
+        let visits = match took_long && !self.is_fresh {
+            true if visit.is_brief => LONG_IN_A_ROW.min(self.long_visits + 1),
+            true => LONG_IN_A_ROW,
+            false => 0,
+        };
+        if visits == LONG_IN_A_ROW {
+            (self.long_visits, self.known_until) = (visits, now.after(MUCH_TIME));
+        } else if !self.takes_long(now) {
+            self.long_visits = visits;
         }
         if self.has_much() {
             self.says_much(now);
@@ -141,8 +147,8 @@ impl Client {
 
     /// It is known from now on that it says much, or still that it takes long.
     fn says_much(&mut self, now: Tick) {
-        if !self.is_known_as(Took::Long, now) {
-            self.took = if self.took == Took::Long { Took::NotLong } else { self.took };
+        if !self.takes_long(now) {
+            self.long_visits %= LONG_IN_A_ROW;
             self.known_until = now.after(MUCH_TIME);
         }
     }
@@ -154,15 +160,9 @@ impl Client {
     }
 }
 
-/// What is known of how long a client's visits take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Took {
-    NotLong,
-    /// The last did, and was brief: another may have had the processor meanwhile.
-    LongOnce,
-    /// Two brief ones in a row did, or one that was not, and until `known_until` that holds.
-    Long,
-}
+/// So many brief visits in a row that took long are no chance: once, or twice, another program had
+/// the processor meanwhile.
+const LONG_IN_A_ROW: u8 = 4;
 
 /// What of one client is counted; packed it takes 9 bytes, and else 12.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -313,7 +313,7 @@ impl Clients {
             is_due: false,
             is_spent: false,
             is_busy: false,
-            took: Took::NotLong,
+            long_visits: 0,
             known_until: Tick(0),
             is_shut: false,
             is_opened: false,

@@ -122,8 +122,8 @@ fn a_crowd_who_all_ask_much_at_the_same_moment_disturbs_nobody() {
         let answer = target.asks(posting("/api/messages?topic=long", "", &long));
         assert_eq!(answer.status, 201);
     }
-    target.withstands("250 who ask much at once", |target| {
-        let mut peers: Vec<Peer> = (0..250).map(|_| Peer::connect(&target.door)).collect();
+    target.withstands("120 who ask much at once", |target| {
+        let mut peers: Vec<Peer> = (0..120).map(|_| Peer::connect(&target.door)).collect();
         for _ in 0..2 {
             for peer in &mut peers {
                 peer.says(CHEAP);
