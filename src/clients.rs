@@ -71,8 +71,8 @@ pub struct Client {
     /// Its budget for writing is spent until it is visited as one who was touched.
     pub(crate) is_spent: bool,
     pub(crate) is_busy: bool,
-    /// How many of its visits in a row took long; at `LONG_IN_A_ROW` it is one of those who do, until
-    /// `known_until`.
+    /// How many of its visits in a row took long; at `LONG_IN_A_ROW` it is one of those who do,
+    /// until `known_until`.
     long_visits: u8,
     pub(crate) is_shut: bool,
     /// `on_open` was called, so `on_close` will be.
