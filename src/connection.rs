@@ -34,6 +34,7 @@ use crate::event_stream::{self, EventStream};
 use crate::exchange::Exchange;
 use crate::files::{FileBody, Found};
 use crate::forms::Gap;
+use crate::frame::{self, Fault};
 use crate::handshake::Upgrade;
 use crate::head::Head;
 use crate::http::{Peer, Refusal, Request};
@@ -54,7 +55,6 @@ use crate::session::{Reference, Session};
 use crate::stage::Stage;
 use crate::tick::Tick;
 use crate::turn::Turn;
-use crate::websocket::{self, Fault};
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -298,7 +298,7 @@ impl Connection {
         match &mut self.stage {
             Stage::WebSocket(live) => {
                 if live.close(code, reason, &mut self.out, turn) {
-                    self.rare.ending_is(code, websocket::clip(reason), why);
+                    self.rare.ending_is(code, frame::clip(reason), why);
                 }
             }
             Stage::LongPoll(poll) => {

@@ -5,11 +5,11 @@ use std::fmt;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::frame::Fault;
 use crate::http::{Peer, Request};
 use crate::id::ConnId;
 use crate::metrics::Reason;
 use crate::session::Command;
-use crate::websocket::Fault;
 
 /// What came of the bytes that a connection was given. Messages may borrow from them.
 #[derive(Debug)]

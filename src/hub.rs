@@ -15,6 +15,7 @@ use crate::config::{Config, Publish};
 use crate::error::{PublishError, SendError, SubscribeError};
 use crate::files::Files;
 use crate::forms::Gap;
+use crate::frame::Fault;
 use crate::gate::Gate;
 use crate::http::{Peer, Refusal, Request};
 use crate::id::{After, ConnId, EntryId, Grant};
@@ -29,7 +30,6 @@ use crate::session::{self, Command, Reference, What};
 use crate::tls::Tls;
 use crate::topic::TopicNumber;
 use crate::turn::Turn;
-use crate::websocket::Fault;
 
 /// Slots reserved at the start; beyond it the slab grows as clients come.
 const CLIENTS_RESERVED_MAX: usize = 1 << 20;

@@ -57,7 +57,7 @@
 //!     rules       which hosts and origins
 //!  2  topic       the entries of one name        websocket  messages over frames
 //!     extensions  what is agreed on              tls_session  one client's TLS
-//!     http        requests
+//!     http        requests                       partial    a message that is not whole
 //!  1  config      every setting                  outbox     bytes on their way out
 //!     response    answers as bytes               files      from a path to a file
 //!     deadlines   who must be looked at by when  bucket     how much at once
@@ -65,6 +65,7 @@
 //!     exposition  metrics as text                deflate     messages made shorter
 //!     busy        who is to be read, in order    told        what the log hears of now and then
 //!     spare       memory of long messages        origin     hosts, and of whom a page is
+//!     frame       one frame of a WebSocket
 //!  0  id  message  error  limits  net  network  tick  json  input  percent  process
 //!     metrics, and in its folder counters        folder      files on disk
 //! ```
@@ -105,6 +106,7 @@ mod files;
 mod folder;
 mod forms;
 mod forwarded;
+mod frame;
 mod gate;
 mod handler;
 mod handshake;
@@ -131,6 +133,7 @@ mod origin;
 mod outbox;
 mod outgoing;
 mod parse;
+mod partial;
 mod percent;
 mod perform;
 mod poll;
@@ -184,6 +187,7 @@ pub mod seam {
     pub use crate::deadlines::Deadlines;
     pub use crate::deflate::Window;
     pub use crate::event::{Ending, Event};
+    pub use crate::frame::Fault;
     pub use crate::handshake::handshake;
     pub use crate::http::Refusal;
     #[cfg(simulation)]
@@ -192,6 +196,7 @@ pub mod seam {
     #[cfg(simulation)]
     pub use crate::net::machine;
     pub use crate::outbox::{Flush, Outbox, Sink};
+    pub use crate::partial::Incoming;
     pub use crate::rules::Rules;
     pub use crate::seams::*;
     pub use crate::spare::Spare;
@@ -199,7 +204,7 @@ pub mod seam {
     pub use crate::tick::Tick;
     pub use crate::topic::{Entry, Form, Topic, TopicNumber};
     pub use crate::turn::Turn;
-    pub use crate::websocket::{Fault, Incoming, WebSocket};
+    pub use crate::websocket::WebSocket;
 }
 
 /// The example of the README compiles.

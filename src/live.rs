@@ -10,6 +10,7 @@ use crate::cursor::Cursor;
 use crate::deflate::Window;
 use crate::error::SendError;
 use crate::event::Event;
+use crate::frame::{self, Fault};
 use crate::handshake::Upgrade;
 use crate::http::Refusal;
 use crate::id::{ConnId, EntryId};
@@ -17,11 +18,12 @@ use crate::log::Log;
 use crate::message::{FRAME_HEAD_MAX, Kind, Message, put_frame_head};
 use crate::metrics::{Held, Reason};
 use crate::outgoing::Outgoing;
+use crate::partial::Incoming;
 use crate::session::{self, Reference, Session};
 use crate::tick::Tick;
 use crate::topic::Form;
 use crate::turn::Turn;
-use crate::websocket::{self, Fault, Incoming, WebSocket};
+use crate::websocket::WebSocket;
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -170,7 +172,7 @@ impl Live {
                 }
                 Ok(Some(Incoming::Ping(payload))) => out
                     .outbox(turn)
-                    .write_with(|out| websocket::put_control(out, Control::Pong, &payload)),
+                    .write_with(|out| frame::put_control(out, Control::Pong, &payload)),
                 Ok(Some(Incoming::Pong)) if self.awaits_pong => {
                     self.awaits_pong = false;
                     self.rest_until_next_ping(id, turn);
@@ -202,7 +204,7 @@ impl Live {
         }
         self.awaits_pong = true;
         self.ping = turn.now.after(turn.limits.pong_timeout);
-        out.outbox(turn).write_with(|out| websocket::put_control(out, Control::Ping, b""));
+        out.outbox(turn).write_with(|out| frame::put_control(out, Control::Ping, b""));
         turn.counters.count_held(Held::Ping, true);
         if self.is_session {
             self.session.owe_place();
@@ -359,7 +361,7 @@ impl Live {
     /// Sends the pong that had to wait.
     fn send_pong(&mut self, out: &mut Outgoing, turn: &mut Turn) {
         if let Some(pong) = self.pong.take_if(|_| out.bytes() == 0) {
-            out.outbox(turn).write_with(|out| websocket::put_control(out, Control::Pong, &pong.0));
+            out.outbox(turn).write_with(|out| frame::put_control(out, Control::Pong, &pong.0));
         }
     }
 
@@ -392,7 +394,7 @@ impl Live {
         out: &mut Outgoing,
         turn: &mut Turn,
     ) -> Option<(CloseCode, &'static str)> {
-        if !out.outbox(turn).cut(websocket::frame_bytes) {
+        if !out.outbox(turn).cut(frame::frame_bytes) {
             return None;
         }
         self.put_close(CloseCode::Again, text, out, turn);
@@ -409,7 +411,7 @@ impl Live {
     }
 
     fn put_close(&mut self, code: CloseCode, reason: &str, out: &mut Outgoing, turn: &mut Turn) {
-        out.outbox(turn).write_with(|out| websocket::put_close(out, code, reason));
+        out.outbox(turn).write_with(|out| frame::put_close(out, code, reason));
         self.is_closing = true;
         self.pong = None;
     }

@@ -9,18 +9,19 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::deflate::{self, Deflate, Window};
+use crate::frame::Fault;
 use crate::id::ConnId;
 use crate::limits::{Limits, TAKE_BYTES};
 use crate::message::Kind;
 use crate::metrics::{Counters, Held};
 use crate::origin::Origins;
 use crate::outbox::Outbox;
+use crate::partial::Incoming;
 use crate::response::{self, DATE_BYTES};
 use crate::spare::Spare;
 use crate::tick::Tick;
 use crate::told::HeldLimits;
 use crate::topic::{Form, TopicNumber};
-use crate::websocket::{Fault, Incoming};
 
 /// Outboxes kept for lending. More are made, and freed, when more clients have bytes waiting.
 const SPARE_MAX: usize = 64;

@@ -1,115 +1,31 @@
-//! Messages over tungstenite's frame layer (RFC 6455 §5 to §7): the receiving side of a server.
+//! Messages from frames (RFC 6455 §5 to §7): the receiving side of a server.
 //!
 //! Bytes go in as they arrive, messages and control frames come out. A message that arrives whole
 //! in one frame is unmasked in place and borrowed from the input; only one that is cut, by frames
 //! or by reads, is copied to [`Partial`]. Between messages nothing is kept.
 //!
-//! What a header proves wrong is refused at the header, before its payload. After a [`Fault`]
-//! the caller must not come back: nothing behind it can be trusted.
+//! What a header proves wrong is refused at the header, before its payload (`frame.rs`). After a
+//! [`Fault`] the caller must not come back: nothing behind it can be trusted.
 //!
-//! tungstenite knows opcodes, close codes and our own headers; the message is assembled here
-//! because its `WebSocket` never yields on endless fragments, reserves the declared length, and
-//! keeps a buffer per client (see `docs/architecture.md`).
+//! tungstenite does not put messages together here, because its `WebSocket` never yields on endless
+//! fragments, reserves the declared length, and keeps a buffer per client (see
+//! `docs/architecture.md`).
 
 use std::borrow::Cow;
-use std::io::Cursor;
 
-use bytes::BufMut;
-use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::bucket::Bucket;
-use crate::deflate::{self, Deflate, Unfit};
+use crate::deflate;
+use crate::frame::{
+    Fault, Frame, TOO_BIG, TOO_MANY_CONTROLS, check_frame, kind_of, parse_head, text, unmask,
+};
 use crate::input::take;
 use crate::limits::Limits;
-use crate::message::{Kind, put_frame_head};
-use crate::metrics::{Counters, Reason};
+use crate::message::Kind;
+use crate::partial::{Incoming, Partial, control};
 use crate::spare::Spare;
 use crate::tick::Tick;
-
-/// What a peer sent.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Incoming<'s> {
-    /// A whole text message.
-    Text(Cow<'s, str>),
-    /// A whole binary message.
-    Binary(Cow<'s, [u8]>),
-    /// A ping, to be answered with the same payload.
-    Ping(Cow<'s, [u8]>),
-    /// A pong, asked for or not.
-    Pong,
-    /// The closing handshake; 1005 if it names no code.
-    Close(CloseCode, String),
-    /// A whole compressed message, as it came (RFC 7692 §6.2).
-    Deflated(Kind, Cow<'s, [u8]>),
-}
-
-impl<'s> Incoming<'s> {
-    /// A compressed message taken out, by what `turn` lends; anything else as it is.
-    ///
-    /// # Errors
-    /// [`Fault`]: it is no DEFLATE, no UTF-8, or too big once taken out.
-    pub(crate) fn inflated(
-        self,
-        deflate: &mut Deflate,
-        max: usize,
-        counters: &mut Counters,
-    ) -> Result<Self, Fault> {
-        let Incoming::Deflated(kind, payload) = self else { return Ok(self) };
-        let message = deflate.inflate(&payload, max, counters).map_err(|unfit| match unfit {
-            Unfit::Bad => NO_DEFLATE,
-            Unfit::TooBig => TOO_BIG,
-        })?;
-        match kind {
-            Kind::Binary => Ok(Incoming::Binary(message.into())),
-            Kind::Text => {
-                let text = String::from_utf8(message).map_err(|_| NOT_UTF8)?;
-                Ok(Incoming::Text(text.into()))
-            }
-        }
-    }
-}
-
-/// Why the connection has to fail (RFC 6455 §7.1.7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// What the peer is told.
-    pub code: CloseCode,
-    /// The word for counters and log.
-    pub why: Reason,
-    /// The reason in words.
-    pub text: &'static str,
-}
-
-const fn protocol(text: &'static str) -> Fault {
-    Fault { code: CloseCode::Protocol, why: Reason::Protocol, text }
-}
-
-const NOT_UTF8: Fault =
-    Fault { code: CloseCode::Invalid, why: Reason::Utf8, text: "text that is not UTF-8" };
-const NO_DEFLATE: Fault = Fault {
-    code: CloseCode::Invalid,
-    why: Reason::Deflate,
-    text: "a compressed message that cannot be taken out",
-};
-const TOO_BIG: Fault =
-    Fault { code: CloseCode::Size, why: Reason::MaxMessage, text: "the message is too big" };
-const TOO_MANY_FRAGMENTS: Fault = Fault {
-    code: CloseCode::Policy,
-    why: Reason::Fragments,
-    text: "too many fragments in one message",
-};
-const TOO_MANY_CONTROLS: Fault =
-    Fault { code: CloseCode::Policy, why: Reason::Controls, text: "too many control frames" };
-
-/// The longest header of a frame from a client: two bytes, a 64-bit length, the masking key.
-const HEAD_BYTES_MAX: usize = 14;
-
-/// The payload of a control frame is at most this long (RFC 6455 §5.5).
-const CONTROL_BYTES_MAX: usize = 125;
-
-/// Space taken at once for a payload that is promised; more is taken as bytes arrive.
-const RESERVE_BYTES_MAX: usize = 16 * 1024;
 
 /// The receiving side of one WebSocket.
 #[derive(Debug, Default)]
@@ -118,54 +34,6 @@ pub struct WebSocket {
     controls: Bucket,
     /// Compression was agreed on: RSV1 has its meaning.
     takes_deflated: bool,
-}
-
-/// What has arrived of something unfinished.
-#[derive(Debug, Default)]
-struct Partial {
-    /// A header that is not whole yet.
-    head: [u8; HEAD_BYTES_MAX],
-    head_bytes: usize,
-    /// The frame whose payload is arriving.
-    frame: Option<Frame>,
-    control: Vec<u8>,
-    /// The message whose fragments are arriving, and whether it is compressed.
-    message: Option<Kind>,
-    is_deflated: bool,
-    /// Its text as far as it is checked; what of it is not, and cannot be yet, is less than a
-    /// character. Of any other message the text is empty.
-    text: String,
-    payload: Vec<u8>,
-    fragments: usize,
-    deadline: Tick,
-}
-
-/// A frame, as its header tells.
-#[derive(Clone, Copy, Debug)]
-struct Frame {
-    /// The first byte. It is taken apart when that is asked for, as many small fields are slow to
-    /// hand on.
-    first: u8,
-    /// The masking key; its first byte is the lowest.
-    mask: u32,
-    /// Bytes of the payload that have not arrived yet.
-    missing: usize,
-    arrived: usize,
-}
-
-impl Frame {
-    fn opcode(self) -> OpCode {
-        OpCode::from(self.first & 0x0f)
-    }
-
-    fn is_final(self) -> bool {
-        self.first & 0x80 != 0
-    }
-
-    /// RSV1: its message is compressed.
-    fn is_deflated(self) -> bool {
-        self.first & 0x40 != 0
-    }
 }
 
 impl WebSocket {
@@ -292,9 +160,8 @@ impl WebSocket {
     }
 
     fn partial(&mut self, limits: &Limits, now: Tick) -> &mut Partial {
-        self.partial.get_or_insert_with(|| {
-            Box::new(Partial { deadline: now.after(limits.message_timeout), ..Partial::default() })
-        })
+        let begin = || Box::new(Partial::new(now.after(limits.message_timeout)));
+        self.partial.get_or_insert_with(begin)
     }
 
     fn count_control(&mut self, limits: &Limits, now: Tick) -> Result<(), Fault> {
@@ -302,226 +169,6 @@ impl WebSocket {
             true => Ok(()),
             false => Err(TOO_MANY_CONTROLS),
         }
-    }
-}
-
-impl Partial {
-    /// Whether nothing is unfinished.
-    fn is_idle(&self) -> bool {
-        self.head_bytes == 0 && self.frame.is_none() && self.message.is_none()
-    }
-
-    /// Bytes of the message that have arrived.
-    fn bytes(&self) -> usize {
-        self.text.len() + self.payload.len()
-    }
-
-    fn held_bytes(&self) -> usize {
-        let parts = self.text.capacity() + self.payload.capacity() + self.control.capacity();
-        size_of::<Self>() + parts
-    }
-
-    fn begin(&mut self, frame: Frame, limits: &Limits, spare: &mut Spare) -> Result<(), Fault> {
-        self.frame = Some(frame);
-        let OpCode::Data(data) = frame.opcode() else {
-            return Ok(());
-        };
-        if let Some(kind) = kind_of(data) {
-            self.message = Some(kind);
-            self.is_deflated = frame.is_deflated();
-            let room = spare.lend(frame.missing);
-            match self.is_text() {
-                true => self.text = String::from_utf8(room).unwrap_or_default(),
-                false => self.payload = room,
-            }
-        }
-        self.fragments += 1;
-        if self.fragments > limits.fragments {
-            return Err(TOO_MANY_FRAGMENTS);
-        }
-        Ok(())
-    }
-
-    /// Takes what is there of the payload of the frame begun.
-    fn receive_payload<'s>(
-        &mut self,
-        input: &mut &'s mut [u8],
-    ) -> Result<Option<Incoming<'s>>, Fault> {
-        let Some(mut frame) = self.frame else {
-            return Ok(None);
-        };
-        let payload = take(input, frame.missing.min(input.len()));
-        unmask(payload, frame.mask, frame.arrived);
-        frame.missing -= payload.len();
-        frame.arrived += payload.len();
-        self.frame = Some(frame).filter(|frame| frame.missing > 0);
-        let is_whole = self.frame.is_none();
-        if let OpCode::Control(_) = frame.opcode() {
-            self.control.extend_from_slice(payload);
-            return match is_whole {
-                true => control(frame.opcode(), std::mem::take(&mut self.control).into()).map(Some),
-                false => Ok(None),
-            };
-        }
-        self.make_room(payload.len(), payload.len() + frame.missing);
-        let is_end = is_whole && frame.is_final();
-        match self.is_text() {
-            true => self.take_text(payload, is_end)?,
-            false => self.payload.extend_from_slice(payload),
-        }
-        Ok(if is_end { self.end() } else { None })
-    }
-
-    fn is_text(&self) -> bool {
-        self.message == Some(Kind::Text) && !self.is_deflated
-    }
-
-    /// Room for so many bytes, of a frame that brings so many. What it promises takes no memory but
-    /// that which is there for long messages (`spare.rs`); where more is needed, it is not much
-    /// more than the frame needs.
-    fn make_room(&mut self, bytes: usize, promised: usize) {
-        let (length, capacity) = match self.is_text() {
-            true => (self.text.len(), self.text.capacity()),
-            false => (self.payload.len(), self.payload.capacity()),
-        };
-        if capacity - length < bytes {
-            let more = promised.min(bytes.max(length).max(RESERVE_BYTES_MAX));
-            match self.is_text() {
-                true => self.text.reserve_exact(more),
-                false => self.payload.reserve_exact(more),
-            }
-        }
-    }
-
-    /// Checks what is new, so that bad text is refused where it stands and not at its end.
-    fn take_text(&mut self, mut bytes: &[u8], is_end: bool) -> Result<(), Fault> {
-        while !self.payload.is_empty()
-            && let Some((first, rest)) = bytes.split_first()
-        {
-            self.payload.push(*first);
-            bytes = rest;
-            self.take_character()?;
-        }
-        let (whole, open) = bytes.split_at(bytes.len() - open_bytes(bytes));
-        self.text.push_str(text(whole)?);
-        self.payload.extend_from_slice(open);
-        self.take_character()?;
-        if is_end && !self.payload.is_empty() { Err(NOT_UTF8) } else { Ok(()) }
-    }
-
-    /// Moves the character to the text, if it is whole.
-    fn take_character(&mut self) -> Result<(), Fault> {
-        match str::from_utf8(&self.payload) {
-            Ok(character) => {
-                self.text.push_str(character);
-                self.payload.clear();
-            }
-            // Without a length the error is an end in mid-character, which may yet be completed.
-            Err(error) if error.error_len().is_none() => {}
-            Err(_) => return Err(NOT_UTF8),
-        }
-        Ok(())
-    }
-
-    fn end<'s>(&mut self) -> Option<Incoming<'s>> {
-        let (text, payload) = (std::mem::take(&mut self.text), std::mem::take(&mut self.payload));
-        self.fragments = 0;
-        match self.message.take()? {
-            kind if self.is_deflated => Some(Incoming::Deflated(kind, payload.into())),
-            Kind::Text => Some(Incoming::Text(text.into())),
-            Kind::Binary => Some(Incoming::Binary(payload.into())),
-        }
-    }
-}
-
-/// Bytes at the end that begin a character and do not end it, if anything does.
-fn open_bytes(text: &[u8]) -> usize {
-    for (count, byte) in (1..).zip(text.iter().rev().take(3)) {
-        let character = match byte {
-            ..0x80 => 1,
-            ..0xc0 => continue,
-            ..0xe0 => 2,
-            ..0xf0 => 3,
-            _ => 4,
-        };
-        return if character > count { count } else { 0 };
-    }
-    0
-}
-
-/// Parses a header and refuses what it proves wrong (RFC 6455 §5.2, §5.5), byte by byte.
-///
-/// ```text
-///  0               1
-/// |F|R|R|R| opcode|M| length      |  length 126: 16 bits follow, 127: 64 bits
-/// |I|S|S|S| (4)   |A| (7)         |  then the masking key, 32 bits
-/// |N|V|V|V|       |S|             |
-/// ```
-fn parse_head(bytes: &[u8], takes_deflated: bool) -> Result<Option<(Frame, u64, usize)>, Fault> {
-    if let Some(first) = bytes.first() {
-        // RSV1 says that a message is compressed, and so stands where one begins (RFC 7692 §6).
-        let begins_message = matches!(first & 0x0f, 1..=2);
-        let allowed = if takes_deflated && begins_message { 0x40 } else { 0 };
-        if first & 0x70 & !allowed != 0 {
-            return Err(protocol("a reserved bit is set"));
-        }
-        if !matches!(first & 0x0f, 0..=2 | 8..=10) {
-            return Err(protocol("an opcode that is reserved"));
-        }
-        if first & 0x88 == 0x08 {
-            return Err(protocol("a control frame in fragments"));
-        }
-    }
-    let Some([first, second]) = bytes.first_chunk::<2>() else {
-        return Ok(None);
-    };
-    if second & 0x80 == 0 {
-        return Err(protocol("a frame that is not masked"));
-    }
-    let short = second & 0x7f;
-    if first & 0x08 != 0 && usize::from(short) > CONTROL_BYTES_MAX {
-        return Err(protocol("a control frame over 125 bytes"));
-    }
-    let rest = bytes.get(2..).unwrap_or_default();
-    // Each length is one load. `FrameHeader::parse` puts it together in memory and reads it back,
-    // which takes as long as all else that is done with a header.
-    let Some((length, rest)) = (match short {
-        126 => rest.split_first_chunk().map(|(it, rest)| (u16::from_be_bytes(*it).into(), rest)),
-        127 => rest.split_first_chunk().map(|(it, rest)| (u64::from_be_bytes(*it), rest)),
-        _ => Some((u64::from(short), rest)),
-    }) else {
-        return Ok(None);
-    };
-    let Some((mask, rest)) = rest.split_first_chunk::<4>() else {
-        return Ok(None);
-    };
-    if (short == 126 && length < 126) || (short == 127 && length < 65_536) || length >> 63 != 0 {
-        return Err(protocol("a length in more bytes than it needs, or with its first bit set"));
-    }
-    let frame = Frame { first: *first, mask: u32::from_le_bytes(*mask), missing: 0, arrived: 0 };
-    Ok(Some((frame, length, bytes.len() - rest.len())))
-}
-
-/// What is wrong with this frame at this place of the stream.
-fn check_frame(frame: &Frame, length: u64, in_message: bool) -> Result<(), Fault> {
-    match frame.opcode() {
-        OpCode::Data(Data::Continue) if !in_message => {
-            Err(protocol("a continuation of no message"))
-        }
-        OpCode::Data(Data::Text | Data::Binary) if in_message => {
-            Err(protocol("a message inside another"))
-        }
-        OpCode::Control(Control::Close) if length == 1 => Err(protocol("half a close code")),
-        _ => Ok(()),
-    }
-}
-
-/// What kind of message a frame with this opcode begins.
-fn kind_of(data: Data) -> Option<Kind> {
-    match data {
-        Data::Text => Some(Kind::Text),
-        Data::Binary => Some(Kind::Binary),
-        _ => None,
     }
 }
 
@@ -538,86 +185,16 @@ fn whole_message(frame: Frame, payload: &mut [u8]) -> Result<Incoming<'_>, Fault
     }
 }
 
-/// std's check goes by words of 8 bytes, and was a quarter of what an echo of 1 KiB costs.
-fn text(payload: &[u8]) -> Result<&str, Fault> {
-    simdutf8::basic::from_utf8(payload).map_err(|_| NOT_UTF8)
-}
-
-fn control(opcode: OpCode, payload: Cow<'_, [u8]>) -> Result<Incoming<'_>, Fault> {
-    match opcode {
-        OpCode::Control(Control::Ping) => Ok(Incoming::Ping(payload)),
-        OpCode::Control(Control::Pong) => Ok(Incoming::Pong),
-        _ => close(&payload),
-    }
-}
-
-/// The payload of a close frame: nothing, or a code and a reason (RFC 6455 §5.5.1, §7.4).
-fn close(payload: &[u8]) -> Result<Incoming<'static>, Fault> {
-    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
-        return Ok(Incoming::Close(CloseCode::Status, String::new()));
-    };
-    let code = CloseCode::from(u16::from_be_bytes(*code));
-    if !code.is_allowed() {
-        return Err(protocol("a close code that may not be sent"));
-    }
-    match str::from_utf8(reason) {
-        Ok(reason) => Ok(Incoming::Close(code, reason.to_owned())),
-        Err(_) => Err(NOT_UTF8),
-    }
-}
-
-/// Undoes the masking (RFC 6455 §5.3) of bytes that begin `offset` bytes into their payload.
-fn unmask(payload: &mut [u8], mask: u32, offset: usize) {
-    let turned = [0, 8, 16, 24].get(offset % 4).copied().unwrap_or(0);
-    let mask = u64::from(mask.rotate_right(turned));
-    let key = mask << 32 | mask;
-    let mut words = payload.chunks_exact_mut(8);
-    for word in &mut words {
-        if let Some(word) = word.first_chunk_mut::<8>() {
-            *word = (u64::from_le_bytes(*word) ^ key).to_le_bytes();
-        }
-    }
-    for (byte, mask) in words.into_remainder().iter_mut().zip(key.to_le_bytes()) {
-        *byte ^= mask;
-    }
-}
-
-/// Appends a close frame. A reason over 123 bytes is cut between two characters.
-pub(crate) fn put_close(out: &mut Vec<u8>, code: CloseCode, reason: &str) {
-    if !code.is_allowed() {
-        // 1005 and 1006 say that there was no code, and may not be sent.
-        return put_frame_head(out, OpCode::Control(Control::Close), 0);
-    }
-    let reason = clip(reason);
-    put_frame_head(out, OpCode::Control(Control::Close), 2 + reason.len());
-    out.put_u16(code.into());
-    out.extend_from_slice(reason.as_bytes());
-}
-
-/// What of a close reason fits.
-pub(crate) fn clip(reason: &str) -> &str {
-    let end = reason.len().min(CONTROL_BYTES_MAX - 2);
-    (0..=end).rev().find_map(|end| reason.get(..end)).unwrap_or_default()
-}
-
-/// Appends a ping or pong.
-pub(crate) fn put_control(out: &mut Vec<u8>, control: Control, payload: &[u8]) {
-    put_frame_head(out, OpCode::Control(control), payload.len());
-    out.extend_from_slice(payload);
-}
-
-/// The length of the frame of ours at the beginning of `bytes`, header included.
-pub(crate) fn frame_bytes(bytes: &[u8]) -> Option<usize> {
-    let mut cursor = Cursor::new(bytes);
-    let (header, length) = FrameHeader::parse(&mut cursor).ok()??;
-    // An answer of HTTP that was not sent yet is none: read as a frame it would not be final.
-    let is_ours = header.is_final && header.mask.is_none() && !(header.rsv2 || header.rsv3);
-    usize::try_from(cursor.position().checked_add(length)?).ok().filter(|_| is_ours)
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::BufMut;
+    use tungstenite::protocol::frame::coding::CloseCode;
+
     use super::*;
+    use crate::deflate::Deflate;
+    use crate::metrics::Counters;
+    use crate::partial::RESERVE_BYTES_MAX;
+
     /// What a client writes: a masked frame.
     fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [0x37, 0xfa, 0x21, 0x3d];
@@ -940,28 +517,5 @@ mod tests {
                 .is_some()
         );
         assert!(websocket.partial.is_none());
-    }
-
-    #[test]
-    fn a_close_reason_is_cut_between_characters() {
-        let mut frame = Vec::new();
-        put_close(&mut frame, CloseCode::Policy, &"é".repeat(100));
-        assert_eq!(frame[1], 2 + 122);
-        assert!(str::from_utf8(&frame[4..]).is_ok());
-        assert_eq!(frame_bytes(&frame), Some(frame.len()));
-        let mut frame = Vec::new();
-        put_close(&mut frame, CloseCode::Status, "not sent");
-        assert_eq!(frame, [0x88, 0]);
-    }
-
-    #[test]
-    fn frames_of_ours_are_known_compressed_or_not_and_http_is_none() {
-        assert_eq!(frame_bytes(b"\x81\x02Hi..."), Some(4));
-        assert_eq!(frame_bytes(b"\xc1\x02\xff\xff"), Some(4));
-        for other in
-            [&b"HTTP/1.1 101 Switching Protocols"[..], b"\xa1\x02", b"\x81\x82", b"\x01\x00"]
-        {
-            assert_eq!(frame_bytes(other), None, "{other:x?}");
-        }
     }
 }

@@ -24,6 +24,7 @@ const FLOORS: &[&[&str]] = &[
         "drain",
         "exposition",
         "files",
+        "frame",
         "origin",
         "outbox",
         "response",
@@ -31,7 +32,7 @@ const FLOORS: &[&[&str]] = &[
         "tls",
         "told",
     ],
-    &["extensions", "http", "tls_session", "topic", "websocket"],
+    &["extensions", "http", "partial", "tls_session", "topic", "websocket"],
     &["encodings", "log", "parse", "remote", "rules", "turn"],
     &["access", "forms", "forwarded", "handshake", "head", "outgoing", "readers", "stream"],
     &["cursor", "gate", "poll", "session"],
@@ -53,6 +54,7 @@ const NEIGHBOURS: &[(&str, &str, &str)] = &[
     ("config", "tls", "a certificate is a setting"),
     ("counters", "metrics", "its words are what is counted; it stands in metrics' folder"),
     ("log", "encodings", "the forms of its entries are counted apart"),
+    ("websocket", "partial", "what is not whole is put together apart"),
 ];
 
 /// The program's own files: the library knows none of them.
