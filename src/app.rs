@@ -4,7 +4,6 @@
 //! handler is lent the hub without either knowing the other; and whatever it asks for is queued or
 //! noted there, so that no call leads to another.
 
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
 
@@ -50,22 +49,21 @@ impl<H: Handler> App<H> {
             match client.connection.receive(input, &mut hub.turn) {
                 None => return false,
                 Some(Event::Request(request)) => self.request(id, request),
-                Some(Event::Text(text)) => {
-                    self.message(id, Message::Text(&text));
-                    if let Cow::Owned(text) = text {
-                        self.hub.turn.take_memory(text.into_bytes());
-                    }
-                }
-                Some(Event::Binary(bytes)) => {
-                    self.message(id, Message::Binary(&bytes));
-                    if let Cow::Owned(bytes) = bytes {
-                        self.hub.turn.take_memory(bytes);
-                    }
-                }
+                Some(Event::Text(text)) => self.message(id, Message::Text(&text)),
+                Some(Event::Binary(bytes)) => self.message(id, Message::Binary(&bytes)),
+                Some(Event::Long) => self.long_message(id),
                 Some(Event::Command(command)) => self.command(id, *command),
                 Some(Event::Fault(fault)) => self.fault(id, fault.code, fault.text),
             }
         }
+    }
+
+    /// If the handler sends it on, nothing is copied: it leaves from where it is.
+    fn long_message(&mut self, id: ConnId) {
+        let Some(long) = self.hub.turn.at_hand.clone() else { return };
+        self.message(id, long.message());
+        self.hub.turn.at_hand = None;
+        self.hub.turn.take_memory(long.into_memory());
     }
 
     fn message(&mut self, id: ConnId, message: Message<'_>) {

@@ -9,6 +9,7 @@
 //! is in a box (`rare.rs`, `live.rs`, `session.rs`).
 
 use std::collections::VecDeque;
+use std::io;
 
 #[cfg(not(simulation))]
 use slab::Slab;
@@ -28,6 +29,7 @@ use crate::net::machine::Slots as Slab;
 use crate::readers::Readers;
 use crate::stream::Stream;
 use crate::tick::Tick;
+use crate::tls_session::Received;
 use crate::topic::TopicNumber;
 use crate::turn::Turn;
 
@@ -132,11 +134,13 @@ impl Client {
         }
     }
 
-    /// So many bytes were read of it.
-    pub(crate) fn note_bytes(&mut self, count: usize, now: Tick) {
+    /// So many bytes were read of it. Returns how many of them are in the buffer; the others are
+    /// where they stay.
+    pub(crate) fn note_bytes(&mut self, count: usize, now: Tick) -> usize {
         if count >= SHORT_BYTES {
             self.says_much(now);
         }
+        count - self.connection.stage.begun().map_or(0, |it| it.fresh_bytes())
     }
 
     /// Whether more is kept of what it said than fits into a brief visit, or anything that has to
@@ -590,6 +594,24 @@ impl Clients {
 impl Client {
     pub(crate) fn reads(&self, topic: TopicNumber) -> bool {
         self.connection.cursor.readings.iter().any(|reading| reading.topic == topic)
+    }
+
+    /// At most one read from the socket. What comes of a long message is read to where it stays,
+    /// what is behind it, and all else, to `buffer`.
+    ///
+    /// # Errors
+    /// What the socket said.
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        let mut begun = self.connection.stage.begun().filter(|_| self.stream.is_plain());
+        let own = begun.as_mut().and_then(|it| it.room()).unwrap_or_default();
+        let own_bytes = own.len().min(buffer.len());
+        let own = own.get_mut(..own_bytes).unwrap_or_default();
+        let rest = buffer.len() - own_bytes;
+        let received = self.stream.receive(own, buffer.get_mut(..rest).unwrap_or_default())?;
+        if let (Some(begun), Received::Bytes { count, .. }) = (begun, &received) {
+            begun.took(own_bytes.min(*count));
+        }
+        Ok(received)
     }
 
     /// Before its socket is closed: an end that TLS was not told of looks like a line that was cut

@@ -19,6 +19,9 @@ pub enum Event<'s> {
     Request(Box<Request>),
     /// A text message.
     Text(Cow<'s, str>),
+    /// A long message, text or binary, which [`Turn::at_hand`](crate::turn::Turn::at_hand) has:
+    /// what is handed on for every message has to be small and simple to drop.
+    Long,
     /// A binary message.
     Binary(Cow<'s, [u8]>),
     /// A command of pousse.v1.

@@ -182,6 +182,21 @@ pub(crate) fn text(payload: &[u8]) -> Result<&str, Fault> {
     simdutf8::basic::from_utf8(payload).map_err(|_| NOT_UTF8)
 }
 
+/// Bytes at the end that begin a character and do not end it, if anything does.
+pub(crate) fn open_bytes(text: &[u8]) -> usize {
+    for (count, byte) in (1..).zip(text.iter().rev().take(3)) {
+        let character = match byte {
+            ..0x80 => 1,
+            ..0xc0 => continue,
+            ..0xe0 => 2,
+            ..0xf0 => 3,
+            _ => 4,
+        };
+        return if character > count { count } else { 0 };
+    }
+    0
+}
+
 /// Appends a close frame. A reason over 123 bytes is cut between two characters.
 pub(crate) fn put_close(out: &mut Vec<u8>, code: CloseCode, reason: &str) {
     if !code.is_allowed() {

@@ -58,6 +58,7 @@
 //!  2  topic       the entries of one name        websocket  messages over frames
 //!     extensions  what is agreed on              tls_session  one client's TLS
 //!     http        requests                       partial    a message that is not whole
+//!     long        a message in memory of its own
 //!  1  config      every setting                  outbox     bytes on their way out
 //!     response    answers as bytes               files      from a path to a file
 //!     deadlines   who must be looked at by when  bucket     how much at once
@@ -123,6 +124,7 @@ mod limits;
 mod listeners;
 mod live;
 mod log;
+mod long;
 mod long_poll;
 mod message;
 mod metrics;
@@ -193,6 +195,7 @@ pub mod seam {
     #[cfg(simulation)]
     pub use crate::inspect::{Inside, Seen, SeenEntry, SeenTopic};
     pub use crate::log::{Log, Place};
+    pub use crate::long::Long;
     #[cfg(simulation)]
     pub use crate::net::machine;
     pub use crate::outbox::{Flush, Outbox, Sink};

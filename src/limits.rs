@@ -299,7 +299,7 @@ const BOXES_BYTES: usize = 1024 + 256 * 1024;
 const TOPIC_BYTES: usize = 640 + 256;
 
 /// The program itself: its stack and lists, what compression needs, memory of long messages.
-const PROGRAM_BYTES: usize = 8 * MIB;
+const PROGRAM_BYTES: usize = 20 * MIB;
 
 impl Limits {
     /// The most memory that the server can take, should every client be at every limit.

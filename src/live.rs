@@ -15,11 +15,12 @@ use crate::handshake::Upgrade;
 use crate::http::Refusal;
 use crate::id::{ConnId, EntryId};
 use crate::log::Log;
-use crate::message::{FRAME_HEAD_MAX, Kind, Message, put_frame_head};
+use crate::long::Long;
+use crate::message::{Kind, Message, put_frame_head};
 use crate::metrics::{Held, Reason};
 use crate::outgoing::Outgoing;
-use crate::partial::Incoming;
-use crate::session::{self, Reference, Session};
+use crate::partial::{Incoming, Partial};
+use crate::session::{self, Command, Reference, Session};
 use crate::tick::Tick;
 use crate::topic::Form;
 use crate::turn::Turn;
@@ -148,15 +149,18 @@ impl Live {
                     if !self.is_session {
                         return Heard::Message(Event::Text(text));
                     }
-                    match session::parse(&text) {
-                        Ok(command) => return Heard::Message(Event::Command(Box::new(command))),
-                        Err((refusal, reference)) => {
-                            let refused =
-                                self.refuse_command(id, (&refusal, &reference), out, turn);
-                            if let Err(fault) = refused {
-                                return Heard::Failed(fault);
-                            }
-                        }
+                    match self.hear_command(id, &text, out, turn) {
+                        Ok(Some(command)) => return Heard::Message(Event::Command(command)),
+                        Ok(None) => {}
+                        Err(fault) => return Heard::Failed(fault),
+                    }
+                }
+                Ok(Some(Incoming::Long(kind))) => {
+                    turn.counters.received += 1;
+                    match self.hear_long(id, kind, out, turn) {
+                        Ok(Some(event)) => return Heard::Message(event),
+                        Ok(None) => {}
+                        Err(fault) => return Heard::Failed(fault),
                     }
                 }
                 Ok(Some(Incoming::Binary(_))) if self.is_session => {
@@ -181,6 +185,49 @@ impl Live {
                 Err(fault) => return Heard::Failed(self.fail(fault, out, turn)),
             }
         }
+    }
+
+    /// A command, or nothing if it was wrong and its client may go on.
+    ///
+    /// # Errors
+    /// The peer broke a rule and has been told.
+    fn hear_command(
+        &mut self,
+        id: ConnId,
+        text: &str,
+        out: &mut Outgoing,
+        turn: &mut Turn,
+    ) -> Result<Option<Box<Command>>, Fault> {
+        match session::parse(text) {
+            Ok(command) => Ok(Some(Box::new(command))),
+            Err((refusal, reference)) => {
+                self.refuse_command(id, (&refusal, &reference), out, turn).map(|()| None)
+            }
+        }
+    }
+
+    /// A long message, or the command that it is.
+    ///
+    /// # Errors
+    /// As [`hear_command`](Self::hear_command).
+    fn hear_long(
+        &mut self,
+        id: ConnId,
+        kind: Kind,
+        out: &mut Outgoing,
+        turn: &mut Turn,
+    ) -> Result<Option<Event<'static>>, Fault> {
+        let long = Long::taken(kind, &mut turn.spare);
+        if !self.is_session {
+            turn.at_hand = Some(long);
+            return Ok(Some(Event::Long));
+        }
+        let heard = match long.message() {
+            Message::Text(text) => self.hear_command(id, text, out, turn),
+            Message::Binary(_) => Err(self.fail(BINARY, out, turn)),
+        };
+        turn.take_memory(long.into_memory());
+        heard.map(|command| command.map(Event::Command))
     }
 
     /// Pings, or notices that a pong or the rest of a message has not come.
@@ -210,6 +257,11 @@ impl Live {
             self.session.owe_place();
         }
         None
+    }
+
+    /// What is not whole, if anything is.
+    pub(crate) fn begun(&mut self) -> Option<&mut Partial> {
+        self.frames.begun()
     }
 
     /// Bytes of memory that it takes beside its own place: an unfinished message, a pong that
@@ -269,12 +321,8 @@ impl Live {
         }
         if payload.len() > LONG_BYTES {
             // A piece of its own is copied once, and not moved when more is put behind it.
-            let bytes = FRAME_HEAD_MAX + payload.len();
-            let mut frame = turn.spare.lend(bytes);
-            frame.reserve_exact(bytes);
-            put_frame_head(&mut frame, kind.into(), payload.len());
-            frame.extend_from_slice(payload);
-            return out.outbox(turn).push(frame.into());
+            let frame = turn.long_frame(kind, payload);
+            return out.outbox(turn).push_long(frame);
         }
         out.outbox(turn).write_with(|out| {
             put_frame_head(out, kind.into(), payload.len());

@@ -11,6 +11,8 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -71,13 +73,44 @@ pub struct Outbox {
     /// That its client is not read for what waits has been counted.
     is_counted: bool,
     /// The memory of a long piece that is written, and that nobody shares.
-    emptied: Option<Vec<u8>>,
+    emptied: Option<Arc<Vec<u8>>>,
 }
 
 #[derive(Debug)]
 struct Chunk {
-    bytes: Bytes,
+    bytes: Piece,
     messages: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Shared(Bytes),
+    /// One frame, in memory for long messages.
+    Long(Arc<Vec<u8>>),
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Piece::Shared(bytes) => bytes,
+            Piece::Long(frame) => frame,
+        }
+    }
+}
+
+impl Piece {
+    /// Its beginning, which ends with a frame.
+    fn upto(self, end: usize) -> Self {
+        match self {
+            Piece::Shared(bytes) if end == bytes.len() => Piece::Shared(bytes),
+            // A part of it would keep all of it.
+            Piece::Shared(bytes) => Piece::Shared(Bytes::copy_from_slice(&bytes.slice(..end))),
+            // It has but one.
+            Piece::Long(frame) => Piece::Long(frame),
+        }
+    }
 }
 
 impl Outbox {
@@ -136,9 +169,18 @@ impl Outbox {
         if chunk.len() <= COPY_BYTES_MAX {
             return self.extend(&chunk);
         }
-        self.bytes += chunk.len();
+        self.push_piece(Piece::Shared(chunk));
+    }
+
+    /// Appends a long frame, whose memory is given back once it is written.
+    pub(crate) fn push_long(&mut self, frame: Arc<Vec<u8>>) {
+        self.push_piece(Piece::Long(frame));
+    }
+
+    fn push_piece(&mut self, piece: Piece) {
+        self.bytes += piece.len();
         self.seal();
-        self.chunks.push_back(Chunk { bytes: chunk, messages: 0 });
+        self.chunks.push_back(Chunk { bytes: piece, messages: 0 });
     }
 
     /// Appends a copy of the bytes.
@@ -195,7 +237,8 @@ impl Outbox {
     #[must_use]
     pub fn cut(&mut self, frame_bytes: impl Fn(&[u8]) -> Option<usize>) -> bool {
         self.seal();
-        let first = self.chunks.pop_front().map(|it| it.bytes).unwrap_or_default();
+        let first = self.chunks.pop_front().map(|it| it.bytes);
+        let first = first.unwrap_or(Piece::Shared(Bytes::new()));
         self.chunks.clear();
         self.messages = 0;
         let mut end = 0usize;
@@ -215,21 +258,16 @@ impl Outbox {
         self.bytes = end.saturating_sub(self.sent);
         match self.bytes {
             0 => self.sent = 0,
-            _ => {
-                // A part of it would keep all of it.
-                let is_all = end == first.len();
-                let first =
-                    if is_all { first } else { Bytes::copy_from_slice(&first.slice(..end)) };
-                self.chunks.push_back(Chunk { bytes: first, messages: 0 });
-            }
+            _ => self.chunks.push_back(Chunk { bytes: first.upto(end), messages: 0 }),
         }
         true
     }
 
     /// Forgets everything, and gives back memory that only a rare burst needed.
     pub fn clear(&mut self) {
-        self.chunks.clear();
-        self.chunks.shrink_to(2 * PIECES_MAX);
+        if !self.chunks.is_empty() || self.chunks.capacity() > 2 * PIECES_MAX {
+            self.clear_chunks();
+        }
         self.tail.clear();
         self.tail.shrink_to(TAIL_KEPT_MAX);
         self.sent = 0;
@@ -240,13 +278,19 @@ impl Outbox {
         self.is_counted = false;
     }
 
+    #[cold] // all of them are written, as a rule, and were not many
+    fn clear_chunks(&mut self) {
+        self.chunks.clear();
+        self.chunks.shrink_to(2 * PIECES_MAX);
+    }
+
     /// Gives back what memory not every outbox may keep.
     pub(crate) fn shrink(&mut self) {
         self.tail.shrink_to(TAIL_BYTES_MAX / 2);
     }
 
     /// Memory that is free to be used again.
-    pub(crate) fn take_emptied(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn take_emptied(&mut self) -> Option<Arc<Vec<u8>>> {
         self.emptied.take()
     }
 
@@ -259,7 +303,7 @@ impl Outbox {
                 // It may wait for long, and only its length is counted.
                 bytes.shrink_to_fit();
             }
-            self.chunks.push_back(Chunk { bytes: bytes.into(), messages });
+            self.chunks.push_back(Chunk { bytes: Piece::Shared(bytes.into()), messages });
         }
     }
 
@@ -270,7 +314,7 @@ impl Outbox {
         let mut skip = self.sent;
         let tail = Some(self.tail.as_slice()).filter(|tail| !tail.is_empty());
         for (piece, bytes) in
-            pieces.iter_mut().zip(self.chunks.iter().map(|chunk| &chunk.bytes[..]).chain(tail))
+            pieces.iter_mut().zip(self.chunks.iter().map(|chunk| &*chunk.bytes).chain(tail))
         {
             let rest = bytes.get(skip..).unwrap_or_default();
             skip = 0;
@@ -295,11 +339,8 @@ impl Outbox {
             }
             self.sent -= first.bytes.len();
             self.messages -= first.messages;
-            // Else it is shared, as a rule.
-            let written = self.chunks.pop_front().filter(|it| it.messages > 0);
-            if let Some(Ok(mut bytes)) = written.map(|it| it.bytes.try_into_mut()) {
-                bytes.clear();
-                self.emptied = Some(bytes.into());
+            if let Some(Piece::Long(frame)) = self.chunks.pop_front().map(|it| it.bytes) {
+                self.emptied = Some(frame);
             }
         }
         if self.sent == self.tail.len() {

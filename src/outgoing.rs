@@ -121,8 +121,9 @@ impl Outgoing {
         };
         let written = before - self.outbox_bytes();
         turn.counters.written_bytes += written as u64;
-        let emptied = self.outbox.as_mut().and_then(|outbox| outbox.take_emptied());
-        emptied.into_iter().for_each(|it| turn.take_memory(it));
+        if let Some(emptied) = self.outbox.as_mut().and_then(|outbox| outbox.take_emptied()) {
+            turn.take_memory(emptied);
+        }
         let held = sink.held_bytes();
         self.held = u32::try_from(held).unwrap_or(u32::MAX);
         if let Some(outbox) = self.outbox.take_if(|outbox| outbox.is_empty()) {

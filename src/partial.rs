@@ -11,11 +11,12 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 use crate::deflate::{Deflate, Unfit};
 use crate::frame::{
     Fault, Frame, HEAD_BYTES_MAX, NO_DEFLATE, NOT_UTF8, TOO_BIG, TOO_MANY_FRAGMENTS, kind_of,
-    protocol, text, unmask,
+    open_bytes, protocol, text, unmask,
 };
 use crate::input::take;
 use crate::limits::Limits;
-use crate::message::Kind;
+use crate::long::{Growing, LONG_BYTES};
+use crate::message::{FRAME_HEAD_MAX, Kind};
 use crate::metrics::Counters;
 use crate::spare::Spare;
 use crate::tick::Tick;
@@ -27,6 +28,8 @@ pub enum Incoming<'s> {
     Text(Cow<'s, str>),
     /// A whole binary message.
     Binary(Cow<'s, [u8]>),
+    /// A whole long message, in memory of its own: [`Long::taken`](crate::long::Long::taken).
+    Long(Kind),
     /// A ping, to be answered with the same payload.
     Ping(Cow<'s, [u8]>),
     /// A pong, asked for or not.
@@ -82,6 +85,8 @@ pub(crate) struct Partial {
     /// character. Of any other message the text is empty.
     text: String,
     pub(crate) payload: Vec<u8>,
+    /// The message, if its first frame is a long one that is not compressed.
+    long: Option<Growing>,
     fragments: usize,
     pub(crate) deadline: Tick,
 }
@@ -99,12 +104,30 @@ impl Partial {
 
     /// Bytes of the message that have arrived.
     pub(crate) fn bytes(&self) -> usize {
-        self.text.len() + self.payload.len()
+        let long = self.long.as_ref().map_or(0, Growing::bytes);
+        self.text.len() + self.payload.len() + long
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
+        let long = self.long.as_ref().map_or(0, Growing::held_bytes);
         let parts = self.text.capacity() + self.payload.capacity() + self.control.capacity();
-        size_of::<Self>() + parts
+        size_of::<Self>() + parts + long
+    }
+
+    /// Where to read what comes next, should that be a long message's.
+    pub(crate) fn room(&mut self) -> Option<&mut [u8]> {
+        let frame = self.frame.filter(|frame| matches!(frame.opcode(), OpCode::Data(_)))?;
+        self.long.as_mut().map(|long| long.room(frame.missing))
+    }
+
+    /// So many bytes were read to [`room`](Self::room).
+    pub(crate) fn took(&mut self, count: usize) {
+        self.long.iter_mut().for_each(|long| long.took(count));
+    }
+
+    /// Bytes that were read there and not looked at.
+    pub(crate) fn fresh_bytes(&self) -> usize {
+        self.long.as_ref().map_or(0, Growing::fresh_bytes)
     }
 
     pub(crate) fn begin(
@@ -120,10 +143,9 @@ impl Partial {
         if let Some(kind) = kind_of(data) {
             self.message = Some(kind);
             self.is_deflated = frame.is_deflated();
-            let room = spare.lend(frame.missing);
-            match self.is_text() {
-                true => self.text = String::from_utf8(room).unwrap_or_default(),
-                false => self.payload = room,
+            if frame.missing >= LONG_BYTES && !self.is_deflated {
+                let memory = spare.lend(FRAME_HEAD_MAX + frame.missing);
+                self.long = Some(Growing::new(memory));
             }
         }
         self.fragments += 1;
@@ -137,10 +159,14 @@ impl Partial {
     pub(crate) fn receive_payload<'s>(
         &mut self,
         input: &mut &'s mut [u8],
+        spare: &mut Spare,
     ) -> Result<Option<Incoming<'s>>, Fault> {
         let Some(mut frame) = self.frame else {
             return Ok(None);
         };
+        if self.long.is_some() && matches!(frame.opcode(), OpCode::Data(_)) {
+            return self.receive_long(frame, input, spare);
+        }
         let payload = take(input, frame.missing.min(input.len()));
         unmask(payload, frame.mask, frame.arrived);
         frame.missing -= payload.len();
@@ -163,13 +189,40 @@ impl Partial {
         Ok(if is_end { self.end() } else { None })
     }
 
+    /// The same of a long message, whose bytes may be in their place already.
+    fn receive_long<'s>(
+        &mut self,
+        mut frame: Frame,
+        input: &mut &'s mut [u8],
+        spare: &mut Spare,
+    ) -> Result<Option<Incoming<'s>>, Fault> {
+        let is_text = self.is_text();
+        let Some(long) = &mut self.long else { return Ok(None) };
+        if long.fresh_bytes() == 0 {
+            long.copy(take(input, frame.missing.min(input.len())), frame.missing);
+        }
+        let count = long.fresh_bytes();
+        long.look(frame.mask, frame.arrived, is_text)?;
+        frame.missing -= count;
+        frame.arrived += count;
+        self.frame = Some(frame).filter(|frame| frame.missing > 0);
+        if self.frame.is_some() || !frame.is_final() {
+            return Ok(None);
+        }
+        self.fragments = 0;
+        let (Some(kind), Some(long)) = (self.message.take(), self.long.take()) else {
+            return Ok(None);
+        };
+        spare.put_whole(long.end(kind)?);
+        Ok(Some(Incoming::Long(kind)))
+    }
+
     fn is_text(&self) -> bool {
         self.message == Some(Kind::Text) && !self.is_deflated
     }
 
-    /// Room for so many bytes, of a frame that brings so many. What it promises takes no memory but
-    /// that which is there for long messages (`spare.rs`); where more is needed, it is not much
-    /// more than the frame needs.
+    /// Room for so many bytes, of a frame that brings so many. What it promises takes no memory;
+    /// where more is needed, it is not much more than the frame needs.
     fn make_room(&mut self, bytes: usize, promised: usize) {
         let more = |length: usize, capacity: usize| match capacity - length < bytes {
             true => promised.min(bytes.max(length).max(RESERVE_BYTES_MAX)),
@@ -220,21 +273,6 @@ impl Partial {
             Kind::Binary => Some(Incoming::Binary(payload.into())),
         }
     }
-}
-
-/// Bytes at the end that begin a character and do not end it, if anything does.
-fn open_bytes(text: &[u8]) -> usize {
-    for (count, byte) in (1..).zip(text.iter().rev().take(3)) {
-        let character = match byte {
-            ..0x80 => 1,
-            ..0xc0 => continue,
-            ..0xe0 => 2,
-            ..0xf0 => 3,
-            _ => 4,
-        };
-        return if character > count { count } else { 0 };
-    }
-    0
 }
 
 pub(crate) fn control(opcode: OpCode, payload: Cow<'_, [u8]>) -> Result<Incoming<'_>, Fault> {

@@ -351,21 +351,20 @@ impl<H: Handler> Server<H> {
         let input = scratch.get_mut(..size).unwrap_or_default();
         let counters = &mut self.app.hub.turn.counters;
         counters.reads += 1;
-        match client.stream.receive(input) {
+        match client.receive(input) {
             Ok(Received::End) => {
                 client.is_readable = false;
                 client.connection.receive_eof();
             }
             Ok(Received::Bytes { count, has_more }) => {
-                client.note_bytes(count, self.app.hub.turn.now);
+                let rest = client.note_bytes(count, self.app.hub.turn.now);
                 counters.read_bytes += count as u64;
                 counters.count_held(Held::TurnRead, count == most);
-                if has_more || client.is_read_closed {
+                client.is_readable = has_more || client.is_read_closed;
+                if client.is_readable {
                     self.make_busy(id);
-                } else {
-                    client.is_readable = false;
                 }
-                return self.feed(id, input.get_mut(..count).unwrap_or_default());
+                return self.feed(id, input.get_mut(..rest).unwrap_or_default());
             }
             Ok(Received::Shaken) => {
                 counters.tls_handshakes += 1;

@@ -1,9 +1,11 @@
 //! Memory of long messages, kept for the next ones.
 //!
 //! What is freed at this length goes back to the system, and comes from it page by page, emptied:
-//! that costs several times what the message does. So a few stay here, until none was given back
-//! for a second. It is no cache of anything: what is lent is empty.
+//! that costs several times what the message does. So some stay here, until none was given back
+//! for a second. It is no cache of anything, but it is not emptied either, as that would take as
+//! long as all else: whoever is lent it writes over what is there, and shows nothing else.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::tick::Tick;
@@ -15,29 +17,31 @@ const LONG_BYTES: usize = 128 * 1024;
 const STAY: Duration = Duration::from_secs(1);
 
 /// What is kept at most, all together.
-const SPARE_BYTES_MAX: usize = 4 << 20;
+const SPARE_BYTES_MAX: usize = 16 << 20;
 
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Spare {
-    buffers: Vec<Vec<u8>>,
+    buffers: Vec<Arc<Vec<u8>>>,
     bytes: usize,
     /// When they are not worth their memory any more.
     until: Tick,
+    /// The frame of a message that has just become whole, for whoever is told of that.
+    whole: Option<Arc<Vec<u8>>>,
 }
 
 impl Default for Spare {
     fn default() -> Self {
-        Self { buffers: Vec::new(), bytes: 0, until: Tick::NEVER }
+        Self { buffers: Vec::new(), bytes: 0, until: Tick::NEVER, whole: None }
     }
 }
 
 impl Spare {
-    /// An empty buffer for so many bytes: one that has room for them and an eighth more at most, as
-    /// only what is in it is counted; or one that has to grow.
-    pub(crate) fn lend(&mut self, bytes: usize) -> Vec<u8> {
+    /// Memory for so many bytes: one that has room for them and an eighth more at most, as only
+    /// what is in it is counted; or one that has to grow. What is in it is of no meaning.
+    pub(crate) fn lend(&mut self, bytes: usize) -> Arc<Vec<u8>> {
         let sizes = |most: usize| most - most / 8..=most;
-        let fits = |it: &Vec<u8>| sizes(it.capacity()).contains(&bytes);
+        let fits = |it: &Arc<Vec<u8>>| sizes(it.capacity()).contains(&bytes);
         // The newest is the likeliest to be at hand of the processor.
         let found = self.buffers.iter().rposition(fits).filter(|_| bytes > LONG_BYTES);
         let buffer = found.map(|at| self.buffers.swap_remove(at)).unwrap_or_default();
@@ -45,11 +49,22 @@ impl Spare {
         buffer
     }
 
-    /// Takes what is not needed any more, and keeps it if it is worth that.
-    pub(crate) fn take_back(&mut self, mut buffer: Vec<u8>, now: Tick) {
+    /// Keeps a message that is whole until it is asked for. So the results that are handed on for
+    /// every message, short ones too, stay small and simple to drop.
+    pub(crate) fn put_whole(&mut self, frame: Arc<Vec<u8>>) {
+        self.whole = Some(frame);
+    }
+
+    /// That message.
+    pub(crate) fn take_whole(&mut self) -> Option<Arc<Vec<u8>>> {
+        self.whole.take()
+    }
+
+    /// Takes what is not needed any more, and keeps it if it is worth that and nobody else has it.
+    pub(crate) fn take_back(&mut self, mut buffer: Arc<Vec<u8>>, now: Tick) {
         let size = buffer.capacity();
-        if size > LONG_BYTES && self.bytes.saturating_add(size) <= SPARE_BYTES_MAX {
-            buffer.clear();
+        let is_worth = size > LONG_BYTES && self.bytes.saturating_add(size) <= SPARE_BYTES_MAX;
+        if is_worth && Arc::get_mut(&mut buffer).is_some() {
             self.bytes += size;
             self.buffers.push(buffer);
             self.until = now.after(STAY);
@@ -73,15 +88,29 @@ impl Spare {
 mod tests {
     use super::*;
 
+    fn memory(bytes: usize) -> Arc<Vec<u8>> {
+        Arc::new(vec![1; bytes])
+    }
+
     #[test]
-    fn what_is_lent_is_empty_and_about_as_long_as_it_has_to_be() {
+    fn what_somebody_else_has_is_not_lent() {
         let mut spare = Spare::default();
-        spare.take_back(vec![1; 3 * LONG_BYTES], Tick(0));
+        let shared = memory(3 * LONG_BYTES);
+        spare.take_back(shared.clone(), Tick(0));
+        assert_eq!((spare.bytes, spare.buffers.len()), (0, 0));
+        spare.take_back(shared, Tick(0));
+        assert_eq!((spare.bytes, spare.buffers.len()), (3 * LONG_BYTES, 1));
+    }
+
+    #[test]
+    fn what_is_lent_is_about_as_long_as_it_has_to_be() {
+        let mut spare = Spare::default();
+        spare.take_back(memory(3 * LONG_BYTES), Tick(0));
         assert_eq!(spare.lend(LONG_BYTES).capacity(), 0, "short ones are the allocator's");
         assert_eq!(spare.lend(3 * LONG_BYTES + 1).capacity(), 0, "too long for it");
         assert_eq!(spare.lend(5 * LONG_BYTES / 2).capacity(), 0, "an eighth of it would be over");
         let lent = spare.lend(11 * LONG_BYTES / 4);
-        assert_eq!((lent.len(), lent.capacity()), (0, 3 * LONG_BYTES));
+        assert_eq!(lent.capacity(), 3 * LONG_BYTES);
         assert_eq!(spare.lend(11 * LONG_BYTES / 4).capacity(), 0, "it is lent once");
     }
 
@@ -89,12 +118,12 @@ mod tests {
     fn no_more_is_kept_than_it_may() {
         let mut spare = Spare::default();
         for _ in 0..100 {
-            spare.take_back(vec![1; 1 << 20], Tick(0));
-            spare.take_back(vec![1; LONG_BYTES], Tick(0));
+            spare.take_back(memory(1 << 20), Tick(0));
+            spare.take_back(memory(LONG_BYTES), Tick(0));
         }
-        assert_eq!((spare.bytes, spare.buffers.len()), (SPARE_BYTES_MAX, 4));
-        spare.take_back(Vec::with_capacity(2 * SPARE_BYTES_MAX), Tick(0));
-        for left in (0..4).rev() {
+        assert_eq!((spare.bytes, spare.buffers.len()), (SPARE_BYTES_MAX, 16));
+        spare.take_back(Arc::new(Vec::with_capacity(2 * SPARE_BYTES_MAX)), Tick(0));
+        for left in (0..16).rev() {
             spare.lend(1 << 20);
             assert_eq!((spare.bytes, spare.buffers.len()), (left << 20, left));
         }
@@ -104,7 +133,7 @@ mod tests {
     fn what_nobody_used_for_a_second_is_given_back() {
         let mut spare = Spare::default();
         assert_eq!(spare.deadline(), Tick::NEVER);
-        spare.take_back(vec![1; 1 << 20], Tick(5));
+        spare.take_back(memory(1 << 20), Tick(5));
         let due = spare.deadline();
         assert_eq!(due, Tick(5).after(STAY));
         spare.leave(Tick(due.0 - 1));

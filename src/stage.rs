@@ -9,6 +9,7 @@ use crate::http::Request;
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::long_poll::LongPoll;
+use crate::partial::Partial;
 use crate::tick::Tick;
 
 /// See the head of this file.
@@ -53,6 +54,14 @@ impl Stage {
             _ => limits.head_bytes,
         };
         most.clamp(1, limits.turn_read)
+    }
+
+    /// What of a WebSocket has begun and is not whole.
+    pub(crate) fn begun(&mut self) -> Option<&mut Partial> {
+        match self {
+            Stage::WebSocket(live) => live.begun(),
+            _ => None,
+        }
     }
 
     /// Whether it is between two requests.

@@ -42,16 +42,25 @@ pub struct Encrypted {
 }
 
 impl Stream {
-    /// At most one read from the socket, or with TLS as many as fill the buffer.
+    /// Whether what is read is the peer's bytes as they are, so that a message can be read to where
+    /// it stays.
+    pub(crate) fn is_plain(&self) -> bool {
+        !matches!(self, Stream::Tls(_))
+    }
+
+    /// At most one read from the socket, or with TLS as many as fill the buffer: to `own` first,
+    /// should [`is_plain`](Self::is_plain) hold, and what that has no room for to `buffer`.
     ///
     /// # Errors
     /// What the socket said; `WouldBlock`: nothing has come.
-    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
-        let size = buffer.len();
+    pub(crate) fn receive(&mut self, own: &mut [u8], buffer: &mut [u8]) -> io::Result<Received> {
+        let size = own.len() + buffer.len();
         let count = match self {
-            Stream::Tcp(stream) => stream.read(buffer)?,
             Stream::Tls(it) => return it.session.receive(&mut it.socket, buffer),
-            Stream::Unix(stream) => stream.read(buffer)?,
+            Stream::Tcp(stream) if own.is_empty() => stream.read(buffer)?,
+            Stream::Unix(stream) if own.is_empty() => stream.read(buffer)?,
+            Stream::Tcp(stream) => stream.read_vectored(&mut both(own, buffer))?,
+            Stream::Unix(stream) => stream.read_vectored(&mut both(own, buffer))?,
         };
         Ok(match count {
             0 => Received::End,
@@ -116,6 +125,10 @@ impl Stream {
             Stream::Unix(stream) => stream,
         }
     }
+}
+
+fn both<'b>(own: &'b mut [u8], buffer: &'b mut [u8]) -> [io::IoSliceMut<'b>; 2] {
+    [io::IoSliceMut::new(own), io::IoSliceMut::new(buffer)]
 }
 
 impl Encrypted {

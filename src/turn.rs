@@ -3,6 +3,7 @@
 //! Connections have no clock and no buffers of their own; they get these from here and nothing of
 //! it stays with an idle one. Tests make a [`Turn`] and move its time by hand.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,8 @@ use crate::deflate::{self, Deflate, Window};
 use crate::frame::Fault;
 use crate::id::ConnId;
 use crate::limits::{Limits, TAKE_BYTES};
-use crate::message::Kind;
+use crate::long::Long;
+use crate::message::{FRAME_HEAD_MAX, Kind, put_frame_head};
 use crate::metrics::{Counters, Held};
 use crate::origin::Origins;
 use crate::outbox::Outbox;
@@ -51,6 +53,8 @@ pub struct Turn {
     pub(crate) inflated_bytes: u64,
     /// Memory of long messages.
     pub(crate) spare: Spare,
+    /// The long message that is with the handler.
+    pub at_hand: Option<Long>,
     /// Room for a content that is put together before its length can be written.
     pub(crate) content: Vec<u8>,
     unix_s: u64,
@@ -84,6 +88,7 @@ impl Turn {
             deflate: Deflate::default(),
             deflate_left: deflate::TURN_BYTES,
             inflated_bytes: 0,
+            at_hand: None,
             content: Vec::new(),
             unix_s: 0,
             date: (u64::MAX, [0; DATE_BYTES]),
@@ -189,8 +194,24 @@ impl Turn {
         self.outboxes.pop().unwrap_or_default()
     }
 
+    /// A frame with this payload, in memory for long messages. Should it be the message that is
+    /// with the handler, it is there already, and nothing is copied.
+    pub(crate) fn long_frame(&mut self, kind: Kind, payload: &[u8]) -> Arc<Vec<u8>> {
+        let at_hand = self.at_hand.as_ref().and_then(|long| long.frame_of(kind, payload));
+        at_hand.unwrap_or_else(|| {
+            let bytes = FRAME_HEAD_MAX + payload.len();
+            let mut memory = self.spare.lend(bytes);
+            let frame = Arc::make_mut(&mut memory);
+            frame.clear();
+            frame.reserve_exact(bytes);
+            put_frame_head(frame, kind.into(), payload.len());
+            frame.extend_from_slice(payload);
+            memory
+        })
+    }
+
     /// Takes the memory of a message that is through.
-    pub(crate) fn take_memory(&mut self, buffer: Vec<u8>) {
+    pub(crate) fn take_memory(&mut self, buffer: Arc<Vec<u8>>) {
         self.spare.take_back(buffer, self.now);
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Bytes go in as they arrive, messages and control frames come out. A message that arrives whole
 //! in one frame is unmasked in place and borrowed from the input; only one that is cut, by frames
-//! or by reads, is copied to [`Partial`]. Between messages nothing is kept.
+//! or by reads, is copied to [`Partial`], and a long one is read there ([`WebSocket::begun`]).
+//! Between messages nothing is kept.
 //!
 //! What a header proves wrong is refused at the header, before its payload (`frame.rs`). After a
 //! [`Fault`] the caller must not come back: nothing behind it can be trusted.
@@ -55,9 +56,9 @@ impl WebSocket {
         now: Tick,
         spare: &mut Spare,
     ) -> Result<Option<Incoming<'s>>, Fault> {
-        while !input.is_empty() {
+        while !input.is_empty() || self.is_fresh() {
             let incoming = match self.partial.as_deref_mut().filter(|it| it.frame.is_some()) {
-                Some(partial) => partial.receive_payload(input)?,
+                Some(partial) => partial.receive_payload(input, spare)?,
                 None => self.receive_frame(input, limits, now, spare)?,
             };
             if self.partial.as_ref().is_some_and(|partial| partial.is_idle()) {
@@ -71,6 +72,15 @@ impl WebSocket {
             }
         }
         Ok(None)
+    }
+
+    /// What is not whole, if anything is.
+    pub(crate) fn begun(&mut self) -> Option<&mut Partial> {
+        self.partial.as_deref_mut()
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.partial.as_ref().is_some_and(|partial| partial.fresh_bytes() > 0)
     }
 
     /// When the unfinished message will have taken too long.
@@ -119,7 +129,7 @@ impl WebSocket {
         }
         self.partial(limits, now).begin(frame, limits, spare)?;
         match self.partial.as_deref_mut() {
-            Some(partial) => partial.receive_payload(input),
+            Some(partial) => partial.receive_payload(input, spare),
             None => Ok(None),
         }
     }
@@ -192,6 +202,8 @@ mod tests {
 
     use super::*;
     use crate::deflate::Deflate;
+    use crate::long::Long;
+    use crate::message::Message;
     use crate::metrics::Counters;
     use crate::partial::RESERVE_BYTES_MAX;
 
@@ -220,10 +232,15 @@ mod tests {
         Incoming::Text(text.to_owned().into())
     }
 
-    fn owned(incoming: Incoming<'_>) -> Incoming<'static> {
+    /// What it is, with the memory of its own that a long message has.
+    fn owned(incoming: Incoming<'_>, spare: &mut Spare) -> Incoming<'static> {
         match incoming {
             Incoming::Text(text) => Incoming::Text(text.into_owned().into()),
             Incoming::Binary(bytes) => Incoming::Binary(bytes.into_owned().into()),
+            Incoming::Long(kind) => match Long::taken(kind, spare).message() {
+                Message::Text(it) => text(it),
+                Message::Binary(it) => Incoming::Binary(it.to_vec().into()),
+            },
             Incoming::Ping(bytes) => Incoming::Ping(bytes.into_owned().into()),
             Incoming::Pong => Incoming::Pong,
             Incoming::Close(code, reason) => Incoming::Close(code, reason),
@@ -241,13 +258,13 @@ mod tests {
         pieces: &[&[u8]],
         limits: &Limits,
     ) -> (Vec<Incoming<'static>>, u16) {
-        let mut all = Vec::new();
+        let (mut all, mut spare) = (Vec::new(), Spare::default());
         for piece in pieces {
             let mut piece = piece.to_vec();
             let mut input = piece.as_mut_slice();
             loop {
-                match websocket.receive(&mut input, limits, Tick(0), &mut Spare::default()) {
-                    Ok(Some(incoming)) => all.push(owned(incoming)),
+                match websocket.receive(&mut input, limits, Tick(0), &mut spare) {
+                    Ok(Some(incoming)) => all.push(owned(incoming, &mut spare)),
                     Ok(None) => break,
                     Err(fault) => return (all, fault.code.into()),
                 }
@@ -290,6 +307,66 @@ mod tests {
         let long = vec![0xfe; 256];
         let bytes = Incoming::Binary(long.clone().into());
         assert_eq!(receive_cut(&masked(0x82, &long), &limits), (vec![bytes], 0));
+    }
+
+    /// As the loop does: what there is room for is read straight, what is behind it is not.
+    fn receive_straight(
+        bytes: &[u8],
+        size: usize,
+        limits: &Limits,
+    ) -> (Vec<Incoming<'static>>, u16) {
+        let (mut websocket, mut all, mut spare) = (WebSocket::default(), vec![], Spare::default());
+        for piece in bytes.chunks(size) {
+            let mut own = 0;
+            if let Some(partial) = websocket.begun()
+                && let Some(room) = partial.room()
+            {
+                own = room.len().min(piece.len());
+                room[..own].copy_from_slice(&piece[..own]);
+                partial.took(own);
+            }
+            let mut rest = piece[own..].to_vec();
+            let mut input = rest.as_mut_slice();
+            loop {
+                match websocket.receive(&mut input, limits, Tick(0), &mut spare) {
+                    Ok(Some(incoming)) => all.push(owned(incoming, &mut spare)),
+                    Ok(None) => break,
+                    Err(fault) => return (all, fault.code.into()),
+                }
+            }
+        }
+        (all, 0)
+    }
+
+    #[test]
+    fn a_long_message_is_the_same_read_straight_or_not_with_others_before_and_behind_it() {
+        let limits = Limits { max_message: 1 << 20, ..Limits::default() };
+        let long = "déjà".repeat(20_000);
+        let (begin, rest) = long.as_bytes().split_at(70_001);
+        let bytes = [
+            masked(0x81, b"short"),
+            masked(0x01, begin),
+            masked(0x89, b"?"),
+            masked(0x00, b""),
+            masked(0x00, &rest[..1]),
+            masked(0x80, &rest[1..]),
+            masked(0x82, &[0xff; 65_536]),
+            masked(0x82, &[0xfe; 65_535]),
+            masked(0x81, b"short"),
+        ]
+        .concat();
+        let whole = receive(&[&bytes], &limits);
+        assert_eq!((whole.0.len(), whole.1), (6, 0));
+        assert_eq!(whole.0[2], text(&long));
+        for size in [1, 13, 1000, 4096, 65_537, 200_000] {
+            assert_eq!(receive_straight(&bytes, size, &limits), whole, "{size}");
+        }
+        let mut bad = masked(0x81, &[b'a'; 70_000]);
+        bad[60_000] ^= b'a' ^ 0xff;
+        bad.truncate(60_001);
+        for size in [1, 1000, 59_999] {
+            assert_eq!(receive_straight(&bad, size, &limits), (vec![], 1007), "{size}");
+        }
     }
 
     #[test]
@@ -406,7 +483,8 @@ mod tests {
         let inflated = |kind, payload: &[u8], max| {
             let incoming = Incoming::Deflated(kind, payload.to_vec().into());
             let (mut lent, mut counters) = (Deflate::default(), Counters::default());
-            incoming.inflated(&mut lent, max, &mut counters).map(owned).map_err(|it| it.code)
+            let inflated = incoming.inflated(&mut lent, max, &mut counters);
+            inflated.map(|it| owned(it, &mut Spare::default())).map_err(|it| it.code)
         };
         if cfg!(not(feature = "deflate")) {
             return;

@@ -99,6 +99,10 @@ impl Script {
                     self.answer(&request);
                 }
                 Event::Text(text) => self.events.push(format!("text {text:?}")),
+                Event::Long => {
+                    let long = self.turn.at_hand.take().unwrap();
+                    self.events.push(format!("long {:?}", long.message()));
+                }
                 Event::Binary(bytes) => self.events.push(format!("binary {bytes:?}")),
                 Event::Command(command) => self.events.push(format!("{command:?}")),
                 Event::Fault(fault) => self.events.push(format!("fault {}", fault.code)),

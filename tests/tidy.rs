@@ -32,7 +32,7 @@ const FLOORS: &[&[&str]] = &[
         "tls",
         "told",
     ],
-    &["extensions", "http", "partial", "tls_session", "topic", "websocket"],
+    &["extensions", "http", "long", "partial", "tls_session", "topic", "websocket"],
     &["encodings", "log", "parse", "remote", "rules", "turn"],
     &["access", "forms", "forwarded", "handshake", "head", "outgoing", "readers", "stream"],
     &["cursor", "gate", "poll", "session"],
@@ -54,6 +54,7 @@ const NEIGHBOURS: &[(&str, &str, &str)] = &[
     ("config", "tls", "a certificate is a setting"),
     ("counters", "metrics", "its words are what is counted; it stands in metrics' folder"),
     ("log", "encodings", "the forms of its entries are counted apart"),
+    ("partial", "long", "a long message has memory of its own"),
     ("websocket", "partial", "what is not whole is put together apart"),
 ];
 

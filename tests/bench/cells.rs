@@ -35,19 +35,7 @@ const BOTH: &[Name] = &[Name::Pousse, Name::Ceiling];
 /// All of them.
 pub(crate) fn cells() -> Vec<Cell> {
     let mut cells = Vec::new();
-    let echo = [
-        (100, 20, 1),
-        (100, 20, 16),
-        (100, 1024, 1),
-        (100, 1024, 16),
-        (100, 16384, 16),
-        (10, 1_048_576, 1),
-    ];
-    for (connections, size, in_flight) in echo {
-        let title = format!("echo {connections}×{size} B×{in_flight}: µs");
-        let load = format!("--connections {connections} --size {size} --in-flight {in_flight}");
-        cells.push(cell(&title, &format!("echo {load}"), Kind::Echo, ECHO, CPU));
-    }
+    echo(&mut cells);
     let broadcast =
         [(1000, 64, 1), (1000, 64, 16), (1000, 1024, 1), (1000, 1024, 16), (200, 16384, 4)];
     for (readers, size, in_flight) in broadcast {
@@ -102,6 +90,27 @@ pub(crate) fn cells() -> Vec<Cell> {
     let title = "as long as if compressed, 1000×841 B×1: µs";
     cells.push(cell(title, load, Kind::Daemon, &[Name::Pousse], CPU));
     cells
+}
+
+fn echo(cells: &mut Vec<Cell>) {
+    let loads = [
+        (100, 20, 1),
+        (100, 20, 16),
+        (100, 1024, 1),
+        (100, 1024, 16),
+        (100, 16384, 16),
+        (10, 1_048_576, 1),
+    ];
+    for (connections, size, in_flight) in loads {
+        let title = format!("echo {connections}×{size} B×{in_flight}: µs");
+        let load = format!("--connections {connections} --size {size} --in-flight {in_flight}");
+        cells.push(cell(&title, &format!("echo {load}"), Kind::Echo, ECHO, CPU));
+    }
+    let load = "echo --connections 10 --size 1048576 --in-flight 1";
+    let title = "echo 10×1048576 B×1, unsent=1MiB: µs";
+    let mut taken_whole = cell(title, load, Kind::Echo, BOTH, CPU);
+    taken_whole.with.unsent = true;
+    cells.push(taken_whole);
 }
 
 fn idle(cells: &mut Vec<Cell>) {

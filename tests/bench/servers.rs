@@ -186,6 +186,8 @@ impl Drop for Running {
 pub(crate) struct With {
     pub(crate) tls: bool,
     pub(crate) deflate: bool,
+    /// The system takes a message of 1 MiB as a whole: `unsent` is that much. Echo only.
+    pub(crate) unsent: bool,
 }
 
 /// The certificate and its key, made by `examples/tls_certificate.rs`.
@@ -219,6 +221,9 @@ fn command(name: Name, kind: Kind, with: With, under: &Under, port: u16) -> Comm
             command.arg(address);
             if let Some((certificate, key)) = tls {
                 command.args((kind == Kind::Echo).then_some("--tls")).arg(certificate).arg(key);
+            }
+            if with.unsent {
+                command.args(["--limit", "unsent=1MiB"]);
             }
             command
         }

@@ -13,8 +13,8 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
-use pousse::seam::{Fault, Incoming, Spare, Tick, WebSocket as Ours};
-use pousse::{CloseCode, Limits};
+use pousse::seam::{Fault, Incoming, Long, Spare, Tick, WebSocket as Ours};
+use pousse::{CloseCode, Limits, Message as OurMessage};
 use tungstenite::protocol::{Role, WebSocket as Theirs, WebSocketConfig};
 use tungstenite::{Error, Message};
 
@@ -91,6 +91,10 @@ fn ours(bytes: &[u8], size: usize) -> (Vec<Got>, Option<Fault>) {
             got.push(match incoming {
                 Incoming::Text(text) => Got::Text(text.into_owned()),
                 Incoming::Binary(bytes) => Got::Binary(bytes.into_owned()),
+                Incoming::Long(kind) => match Long::taken(kind, &mut spare).message() {
+                    OurMessage::Text(text) => Got::Text(text.to_owned()),
+                    OurMessage::Binary(bytes) => Got::Binary(bytes.to_vec()),
+                },
                 Incoming::Ping(bytes) => Got::Ping(bytes.into_owned()),
                 Incoming::Pong => Got::Pong,
                 Incoming::Deflated(..) => panic!("nobody agreed on that"),

@@ -50,7 +50,7 @@ impl ByHand {
                 Event::Request(_) => {
                     self.connection.respond(&Response::text(200, "ok"), &mut self.turn);
                 }
-                Event::Text(_) | Event::Binary(_) => self.messages += 1,
+                Event::Text(_) | Event::Binary(_) | Event::Long => self.messages += 1,
                 _ => {}
             }
         }

@@ -72,7 +72,7 @@ impl Plan {
         let r = &mut random;
         let mut limits = Limits::default();
         // A few are small in each run: so each is met, and most are not in the way.
-        limits.max_message = r.pick(&[600, 4096, 4096, 4096, 40_000]);
+        limits.max_message = r.pick(&[600, 4096, 4096, 4096, 100_000]);
         limits.history = r.pick(&[0, 1, 3, 10, 100, 1000]);
         limits.history_bytes = r.pick(&[2000, 20_000, 1 << 20, 1 << 20]);
         limits.history_total = r.pick(&[8000, 100_000, 1 << 20, 1 << 20]);

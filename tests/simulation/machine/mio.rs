@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::fs::File;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net as unix;
@@ -367,7 +367,7 @@ impl Machine {
         }
     }
 
-    fn read(&mut self, at: usize, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, at: usize, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.check_order(at, "read");
         self.work.reads += 1;
         self.takes_time();
@@ -377,7 +377,8 @@ impl Machine {
         let is_blocked = self.random.chance(self.faults.would_block);
         let is_short = self.random.chance(self.faults.short_read);
         let available = self.sockets[at].to_server.len();
-        let mut count = buffer.len().min(available);
+        let room: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let mut count = room.min(available);
         if count > 0 && is_blocked {
             self.edge(at);
             return Err(io::ErrorKind::WouldBlock.into());
@@ -391,7 +392,8 @@ impl Machine {
         socket.reads += 1;
         socket.read_bytes += count;
         let is_much = socket.reads > 1 && !reads_on || socket.read_bytes > read_max;
-        for (to, from) in buffer.iter_mut().zip(socket.to_server.drain(..count)) {
+        let places = buffers.iter_mut().flat_map(|buffer| buffer.iter_mut());
+        for (to, from) in places.zip(socket.to_server.drain(..count)) {
             *to = from;
         }
         give_back(&mut socket.to_server);
@@ -577,7 +579,11 @@ macro_rules! sockets {
 
         impl Read for $stream {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                with(|it| it.read(self.at(), buffer))
+                with(|it| it.read(self.at(), &mut [IoSliceMut::new(buffer)]))
+            }
+
+            fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                with(|it| it.read(self.at(), buffers))
             }
         }
 
