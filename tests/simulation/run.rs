@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pousse::seam::machine::{self, Faults, Random};
-use pousse::seam::{Inside, Tick};
+use pousse::seam::{Inside, Seen, Tick};
 use pousse::{CloseCode, Config, Inherited, Limits, Reason, Remote, Server};
 
 use crate::client::{Client, Mood, World};
@@ -379,12 +379,12 @@ impl Watch<'_> {
         if self.idle.1 > 50_000 {
             return Err(format!("{} turns, and no time has passed", self.idle.1));
         }
+        // Who was visited late may have a deadline that is past, and is looked at in the next tick.
+        let next = Tick(inside.now.0 + 1);
         for client in &inside.clients {
             if client.is_listed {
                 continue;
             }
-            // Who was visited late may have one that is past, and is looked at in the next tick.
-            let next = Tick(inside.now.0 + 1);
             if client.deadline <= inside.now && client.armed > next {
                 return Err(format!("a deadline has passed: {client:?} at {:?}", inside.now));
             }
@@ -395,7 +395,8 @@ impl Watch<'_> {
                 return Err(format!("nobody will look at {client:?}"));
             }
         }
-        let soonest = inside.clients.iter().map(|it| it.deadline).min().unwrap_or(Tick::NEVER);
+        let looked_at = |it: &Seen| if it.is_listed { it.deadline } else { it.deadline.max(next) };
+        let soonest = inside.clients.iter().map(looked_at).min().unwrap_or(Tick::NEVER);
         if soonest != Tick::NEVER {
             let due = soonest.since_start() + Tick::LENGTH;
             match rest {
@@ -410,7 +411,8 @@ impl Watch<'_> {
             return Err(format!("clients hold {} bytes", inside.held_bytes));
         }
         // What one turn publishes comes on top: every client what it was read, and the handler.
-        let turn_bytes = (inside.clients.len() + 4) * client_bytes.min(64 << 10) + (64 << 10);
+        let each = client_bytes.min((64 << 10) + limits.max_message);
+        let turn_bytes = (inside.clients.len() + 4) * each + (64 << 10);
         if inside.log_bytes > 2 * limits.history_total + turn_bytes {
             return Err(format!("the log holds {} bytes", inside.log_bytes));
         }
