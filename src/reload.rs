@@ -99,7 +99,8 @@ fn changed<'a>(before: &'a str, after: &'a str) -> Vec<&'a str> {
     let mut names: Vec<&str> = only_before
         .chain(only_after)
         .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| !["origin", "note"].contains(name))
+        // The last is told of others.
+        .filter(|name| !["origin", "note", "memory-at-worst"].contains(name))
         .collect();
     names.sort_unstable();
     names.dedup();

@@ -87,7 +87,7 @@ pub(crate) fn summary(settings: &Settings) -> String {
     }
     say("log", &log.as_str().to_ascii_lowercase());
     let mib = memory_bytes_max(&config.limits, tls_cert.is_some()) >> 20;
-    say("memory", &format_args!("{mib}MiB were every client at every limit"));
+    say("memory-at-worst", &format_args!("{mib}MiB were every client at every limit"));
     text
 }
 

@@ -472,7 +472,7 @@ fn check_looks_at_what_can_be_seen_without_listening() {
         said.contains(&"note there is no index.html in the root: / is a 404".into()),
         "{said:?}"
     );
-    assert!(said.iter().any(|line| line.starts_with("memory ")), "{said:?}");
+    assert!(said.iter().any(|line| line.starts_with("memory-at-worst ")), "{said:?}");
     for address in ["unix:/nowhere/pousse.sock", "name.invalid:80"] {
         refused(&mut pousse(&["--check", "--listen", address]), 69, &["cannot listen", address]);
     }
