@@ -114,13 +114,17 @@ impl Busy {
     }
 
     /// The next to be read in this turn; those who are not reached in time go first in the next.
-    pub(crate) fn next(&mut self, is_late: bool) -> Option<Next> {
-        let brief = if is_late { None } else { self.brief.pop() };
+    /// Whoever is no longer here, as `is_here` tells, has no turn.
+    pub(crate) fn next(&mut self, is_late: bool, is_here: impl Fn(ConnId) -> bool) -> Option<Next> {
+        let brief = if is_late { None } else { self.brief.pop(&is_here) };
         if let Some(id) = brief {
             return Some(Next { id, is_brief: true });
         }
         let mut others = [&mut self.much, &mut self.long].into_iter();
-        let id = others.find_map(|list| if is_late && list.has_begun { None } else { list.pop() });
+        let id = others.find_map(|list| match is_late && list.has_begun {
+            true => None,
+            false => list.pop(&is_here),
+        });
         id.map(|id| Next { id, is_brief: false })
     }
 
@@ -131,10 +135,16 @@ impl Busy {
 }
 
 impl List {
-    fn pop(&mut self) -> Option<ConnId> {
-        self.left = self.left.checked_sub(1)?;
-        self.has_begun = true;
-        self.ids.pop_front()
+    fn pop(&mut self, is_here: impl Fn(ConnId) -> bool) -> Option<ConnId> {
+        while self.left > 0 {
+            self.left -= 1;
+            let id = self.ids.pop_front().filter(|id| is_here(*id));
+            if id.is_some() {
+                self.has_begun = true;
+                return id;
+            }
+        }
+        None
     }
 }
 
@@ -161,7 +171,7 @@ mod tests {
     fn visited(busy: &mut Busy, late_after: usize) -> Vec<u32> {
         busy.begin(pace);
         let mut ids = Vec::new();
-        while let Some(next) = busy.next(ids.len() >= late_after) {
+        while let Some(next) = busy.next(ids.len() >= late_after, |id| id.generation() == 1) {
             assert_eq!(next.is_brief, pace(next.id) == Pace::Brief);
             ids.push(next.id.index());
         }
@@ -184,13 +194,22 @@ mod tests {
     }
 
     #[test]
+    fn who_has_gone_takes_nobodys_turn() {
+        let mut busy = Busy::default();
+        (1..1000).for_each(|index| busy.push(ConnId::new(index % 20, 2)));
+        push(&mut busy, &[1, 10]);
+        assert_eq!(visited(&mut busy, 0), [10, 1], "however late it is");
+        assert!(busy.is_empty());
+    }
+
+    #[test]
     fn who_comes_in_a_turn_is_visited_in_the_next_as_what_it_is_then() {
         let mut busy = Busy::default();
         push(&mut busy, &[20]);
         busy.begin(pace);
-        assert!(busy.next(false).is_some());
+        assert!(busy.next(false, |_| true).is_some());
         push(&mut busy, &[1, 20, 10]);
-        assert!(busy.next(false).is_none() && !busy.is_empty());
+        assert!(busy.next(false, |_| true).is_none() && !busy.is_empty());
         assert_eq!(visited(&mut busy, 9), [20, 10, 1]);
     }
 

@@ -119,6 +119,10 @@ impl Client {
     /// It was read, which took long or did not. What came before its first request, a handshake,
     /// says nothing of what comes.
     fn note_visit(&mut self, visit: Next, took_long: bool, now: Tick) {
+        if !self.takes_long(now) {
+            // It did once, and that is over.
+            self.long_visits %= LONG_IN_A_ROW;
+        }
         let visits = match took_long && !self.is_fresh {
             true if visit.is_brief => LONG_IN_A_ROW.min(self.long_visits + 1),
             true => LONG_IN_A_ROW,
@@ -245,6 +249,8 @@ pub(crate) struct Clients {
     /// Those who have not made a request yet, the oldest first, and some who have; and how many.
     fresh: VecDeque<ConnId>,
     fresh_count: usize,
+    /// Those of the control listener, few as they are.
+    control: Vec<ConnId>,
     /// The heaviest of this turn, as they were when they were looked for; the heaviest is the last.
     heaviest: Vec<(u32, ConnId)>,
 }
@@ -269,6 +275,7 @@ impl Clients {
             leaving: Vec::new(),
             fresh: VecDeque::new(),
             fresh_count: 0,
+            control: Vec::new(),
             heaviest: Vec::new(),
         }
     }
@@ -323,7 +330,9 @@ impl Clients {
             is_opened: false,
             is_publisher: false,
         });
-        if !is_control {
+        if is_control {
+            self.control.push(id);
+        } else {
             self.fresh.push_back(id);
             self.fresh_count += 1;
         }
@@ -359,7 +368,8 @@ impl Clients {
     /// The client of the control listener that came first, of those who ask for nothing.
     pub(crate) fn oldest_idle_control(&self) -> Option<ConnId> {
         let rests = |it: &Connection| it.stage.is_resting() && it.waiting_bytes() == 0;
-        let idle = self.iter().filter(|it| it.is_control && rests(&it.connection));
+        let control = self.control.iter().filter_map(|id| self.get(*id));
+        let idle = control.filter(|it| rests(&it.connection) && !it.is_readable);
         let oldest = idle.min_by_key(|it| (it.since, it.connection.id.generation()))?;
         Some(oldest.connection.id)
     }
@@ -367,18 +377,21 @@ impl Clients {
     /// The client that holds most, as far as is known without a look at all for each: of those who
     /// held most when they were looked for in this turn, and `grown`, who has just grown.
     pub(crate) fn heaviest(&mut self, grown: ConnId) -> Option<ConnId> {
-        if self.heaviest.is_empty() {
-            self.find_heaviest();
-        }
         let grown_bytes = self.droppable_bytes(grown);
-        while let Some((before, id)) = self.heaviest.pop() {
-            let bytes = self.droppable_bytes(id);
-            if bytes < grown_bytes {
-                self.heaviest.push((before, id));
-                break;
+        for is_new in [self.heaviest.is_empty(), true] {
+            if is_new {
+                self.find_heaviest();
             }
-            // What it held may have become a message meanwhile.
-            if bytes > 0 && bytes >= before / 2 {
+            while let Some((before, id)) = self.heaviest.pop() {
+                let bytes = self.droppable_bytes(id);
+                // What it held may have become a message meanwhile, or it has gone.
+                if bytes == 0 || bytes < before / 2 {
+                    continue;
+                }
+                if bytes < grown_bytes {
+                    self.heaviest.push((before, id));
+                    return Some(grown);
+                }
                 return Some(id);
             }
         }
@@ -436,6 +449,11 @@ impl Clients {
         }
     }
 
+    /// Whether this one is still here.
+    pub(crate) fn has(&self, id: ConnId) -> bool {
+        self.get(id).is_some()
+    }
+
     /// All of them, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Client> {
         self.slots.iter().map(|(_, client)| client)
@@ -449,6 +467,7 @@ impl Clients {
     pub(crate) fn remove(&mut self, id: ConnId, log: &mut Log) -> Option<Client> {
         self.get(id)?;
         self.stop_reading(id, log);
+        self.control.retain(|it| *it != id);
         self.is_fresh_no_more(id);
         let client = self.slots.remove(id.index() as usize);
         self.numbers.change(client.is_control, Some(client.counted), None);

@@ -487,8 +487,9 @@ impl Connection {
 
     /// Bytes of memory that its peer is the reason for, beside its place among the clients.
     pub(crate) fn held_bytes(&self) -> usize {
-        let kept = self.rare.held_bytes() + self.cursor.held_bytes();
-        self.out.held_bytes() + kept + self.stage.held_bytes()
+        // Who no longer reads gives its readings back before the turn ends.
+        let readings = if self.is_reading() { self.cursor.held_bytes() } else { 0 };
+        self.out.held_bytes() + self.rare.held_bytes() + readings + self.stage.held_bytes()
     }
 
     /// How it ended or is ending; 1006 and `otherwise` if nothing is known of it.

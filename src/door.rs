@@ -299,7 +299,12 @@ impl<H: Handler> Server<H> {
             let Some(heaviest) = hub.clients.heaviest(id) else { return };
             let Some(client) = hub.clients.get_mut(heaviest) else { return };
             hub.turn.counters.count_refused(Reason::Memory);
+            let before = client.connection.held_bytes();
             client.connection.cut(Reason::Memory, &mut hub.turn);
+            // A frame that is partly written stays, lest what follows be read as its end.
+            if client.connection.held_bytes() > before / 2 {
+                client.connection.abort(Reason::Memory);
+            }
             hub.clients.recount(heaviest);
             hub.clients.touch(heaviest);
         }

@@ -34,7 +34,7 @@ impl Encodings {
         self.count(bytes);
     }
 
-    /// A compressed form was made; one that gained nothing takes no bytes.
+    /// A compressed form was made; of one that gained nothing only its place counts.
     pub(crate) fn add_deflated(&self, holder: Holder, bytes: usize) {
         self.deflated.borrow_mut().push_back(holder);
         self.count(bytes);

@@ -141,6 +141,10 @@ impl Live {
                     return Heard::Closed(code, reason);
                 }
                 // After our close frame only the peer's is of interest.
+                Ok(Some(Incoming::Long(kind))) if self.is_closing => {
+                    let long = Long::taken(kind, &mut turn.spare);
+                    turn.take_memory(long.into_memory());
+                }
                 Ok(Some(_)) if self.is_closing => {}
                 // It was taken out just now.
                 Ok(Some(Incoming::Deflated(..))) => {}

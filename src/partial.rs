@@ -144,7 +144,7 @@ impl Partial {
             self.message = Some(kind);
             self.is_deflated = frame.is_deflated();
             if frame.missing >= LONG_BYTES && !self.is_deflated {
-                let memory = spare.lend(FRAME_HEAD_MAX + frame.missing);
+                let memory = spare.lend(FRAME_HEAD_MAX.saturating_add(frame.missing));
                 self.long = Some(Growing::new(memory));
             }
         }

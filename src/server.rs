@@ -301,7 +301,7 @@ impl<H: Handler> Server<H> {
         let until = now + turn_time;
         let (clients, tick) = (&self.app.hub.clients, self.app.hub.turn.now);
         self.busy.begin(|id| clients.get(id).map_or(Pace::Brief, |client| client.pace(tick)));
-        while let Some(next) = self.busy.next(is_late) {
+        while let Some(next) = self.busy.next(is_late, |id| self.app.hub.clients.has(id)) {
             let since = now;
             self.read_client(next, &mut scratch);
             now = self.clock(now, Some(next.id));
