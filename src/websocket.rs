@@ -253,6 +253,20 @@ mod tests {
         receive_by(WebSocket::default(), pieces, limits)
     }
 
+    /// All that comes of these bytes.
+    fn hear(
+        websocket: &mut WebSocket,
+        mut input: &mut [u8],
+        limits: &Limits,
+        spare: &mut Spare,
+        all: &mut Vec<Incoming<'static>>,
+    ) -> Result<(), Fault> {
+        while let Some(incoming) = websocket.receive(&mut input, limits, Tick(0), spare)? {
+            all.push(owned(incoming, spare));
+        }
+        Ok(())
+    }
+
     fn receive_by(
         mut websocket: WebSocket,
         pieces: &[&[u8]],
@@ -261,13 +275,8 @@ mod tests {
         let (mut all, mut spare) = (Vec::new(), Spare::default());
         for piece in pieces {
             let mut piece = piece.to_vec();
-            let mut input = piece.as_mut_slice();
-            loop {
-                match websocket.receive(&mut input, limits, Tick(0), &mut spare) {
-                    Ok(Some(incoming)) => all.push(owned(incoming, &mut spare)),
-                    Ok(None) => break,
-                    Err(fault) => return (all, fault.code.into()),
-                }
+            if let Err(fault) = hear(&mut websocket, &mut piece, limits, &mut spare, &mut all) {
+                return (all, fault.code.into());
             }
         }
         (all, 0)
@@ -326,13 +335,8 @@ mod tests {
                 partial.took(own);
             }
             let mut rest = piece[own..].to_vec();
-            let mut input = rest.as_mut_slice();
-            loop {
-                match websocket.receive(&mut input, limits, Tick(0), &mut spare) {
-                    Ok(Some(incoming)) => all.push(owned(incoming, &mut spare)),
-                    Ok(None) => break,
-                    Err(fault) => return (all, fault.code.into()),
-                }
+            if let Err(fault) = hear(&mut websocket, &mut rest, limits, &mut spare, &mut all) {
+                return (all, fault.code.into());
             }
         }
         (all, 0)
