@@ -10,7 +10,7 @@ use std::slice;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::access::{Access, Decision, Denial};
-use crate::clients::Client;
+use crate::client::Client;
 use crate::config::Publish;
 use crate::control::{self, Action};
 use crate::error::Error;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::clients::{Client, token_of};
+use crate::client::Client;
+use crate::clients::token_of;
 use crate::drain::{self, Drain};
 use crate::exchange::Exchange;
 use crate::gate;

@@ -243,13 +243,13 @@ impl Context<'_> {
 
     /// The list of clients: open WebSockets, event streams and waiting long polls.
     pub fn clients(&self) -> impl Iterator<Item = ConnId> {
-        let listed = self.hub.clients.iter().filter(|client| client.is_listed());
+        let listed = self.hub.clients.iter().filter(|client| client.is_kept_open());
         listed.map(|client| client.connection.id)
     }
 
     /// What is known of a client in the list.
     pub fn client(&self, conn: ConnId) -> Option<ClientInfo> {
-        let client = self.hub.clients.get(conn).filter(|client| client.is_listed())?;
+        let client = self.hub.clients.get(conn).filter(|client| client.is_kept_open())?;
         let readings = || client.connection.cursor.readings.iter();
         let log = &self.hub.log;
         Some(ClientInfo {

@@ -35,7 +35,7 @@
 //! 12  handler     what an application writes     perform    an answer carried out
 //!     operate     what the owner wants done
 //! 11  hub         clients, log, rules and files: what handlers and commands act on
-//! 10  clients     everyone connected
+//! 10  clients     everyone connected             client     one of them
 //!  9  connection  one client's protocol as a state machine
 //!  8  stage       what a connection is in the middle of
 //!     control     from a request of the owner's to what is wanted
@@ -86,6 +86,7 @@ mod access;
 mod app;
 mod bucket;
 mod busy;
+mod client;
 mod clients;
 mod config;
 mod connection;
@@ -183,7 +184,7 @@ pub use crate::tls::Tls;
 /// The parts below the loop, for tests and fuzzing. Not covered by the promise of semver.
 #[doc(hidden)]
 pub mod seam {
-    pub use crate::clients::Client;
+    pub use crate::client::Client;
     pub use crate::connection::Connection;
     pub use crate::cursor::{Cursor, Reading};
     pub use crate::deadlines::Deadlines;

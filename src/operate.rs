@@ -6,7 +6,7 @@
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::clients::Client;
+use crate::client::Client;
 use crate::control::{self, Action, Page};
 use crate::error::SendError;
 use crate::event::Transport;
@@ -230,5 +230,5 @@ impl Hub {
 /// Whether a client is one of those whom the owner sees: all but those of the control listener that
 /// read nothing, such as the one that asks.
 fn is_shown(client: &Client) -> bool {
-    !client.is_control || client.is_listed()
+    !client.is_control || client.is_kept_open()
 }

@@ -40,7 +40,7 @@ const FLOORS: &[&[&str]] = &[
     &["live", "long_poll", "routes"],
     &["control", "rare", "stage"],
     &["connection"],
-    &["clients"],
+    &["client", "clients"],
     &["hub"],
     &["handler", "operate", "perform"],
     &["app"],
@@ -50,6 +50,7 @@ const FLOORS: &[&[&str]] = &[
 
 /// Imports on one floor: the left may know the right, never the other way round.
 const NEIGHBOURS: &[(&str, &str, &str)] = &[
+    ("clients", "client", "they are a slab of these"),
     ("config", "origin", "the origins that are listed are a setting"),
     ("config", "tls", "a certificate is a setting"),
     ("counters", "metrics", "its words are what is counted; it stands in metrics' folder"),

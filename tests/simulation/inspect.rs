@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::clients::{Client, token_of};
+use crate::client::Client;
+use crate::clients::token_of;
 use crate::id::ConnId;
 use crate::limits::Limits;
 use crate::message::Kind;
